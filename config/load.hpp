@@ -1,0 +1,68 @@
+// JSON text -> pup_spec, or every fault of the file at once.
+//
+// Decoding and validating are one walk, so that no half-checked value exists.
+// Comments and trailing commas are accepted. The walk itself touches nothing
+// outside its arguments: what it must know about the machine (does this folder
+// exist, is there such a program) it asks a `world`, which runtime/ answers for
+// real and tests answer from a table.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "pup/config/spec.hpp"
+
+namespace pup {
+
+/// One fault, printed by to_string() as
+/// `file:line:column: path: problem; remedy`.
+struct diagnostic {
+  std::string file;
+  std::size_t line = 1;   ///< from 1
+  std::size_t column = 1; ///< from 1, in bytes; of the value, or of the key
+                          ///< when the key is at fault
+  std::string path;       ///< `processes[2].cluster.startPort`; empty: the file
+  std::string problem;    ///< what was found and what was expected
+  std::string remedy;     ///< what to do; never empty
+
+  bool operator==(const diagnostic&) const = default;
+};
+
+std::string to_string(const diagnostic& x);
+
+/// What load() asks about the machine. Every member must be set. Called on the
+/// thread that called load().
+struct world {
+  /// Value of a variable of the supervisor's environment (%{env:NAME}).
+  std::function<std::optional<std::string>(const std::string& name)> variable;
+  /// Empty when the process could enter `path`, else the reason in words
+  /// ("no such folder", "permission denied").
+  std::function<std::string(const std::string& path)> folder_problem;
+  /// Empty when `program` (argv[0]) can be executed with PATH plus
+  /// `path_suffix` and relative to `cwd`, else the reason in words.
+  std::function<std::string(const std::string& program,
+                            const std::string& path_suffix,
+                            const std::string& cwd)>
+    program_problem;
+  /// Processors usable by this process, at least 1 ("instances": "max").
+  std::uint32_t processors = 1;
+};
+
+using load_result = std::variant<pup_spec, std::vector<diagnostic>>;
+
+/// Decodes and validates `text`. `file` is the name shown in diagnostics;
+/// `folder` is the absolute folder that relative paths start at. Diagnostics
+/// are in the order of the text and never empty. Never throws except
+/// std::bad_alloc.
+load_result load(std::string_view text, const std::string& file,
+                 const std::string& folder, const world& machine);
+
+/// Faults of a spec that was filled by hand (an embedding program): ids,
+/// bounds, ports. Empty: none.
+std::vector<std::string> check(const pup_spec& spec);
+
+} // namespace pup
