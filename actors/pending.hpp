@@ -1,0 +1,98 @@
+// Requests that wait for slots of a cluster to arrive somewhere.
+//
+// A command line that scales, starts or stops is answered when each slot it
+// concerns has come to an end of its way: up (ready, finished or failed) or down
+// (stopped). A later request for the other direction overtakes it: both callers
+// get a true answer. Pure; the answer is a callback.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "pup/actors/protocol.hpp"
+
+namespace pup {
+
+enum class direction : std::uint8_t { up, down };
+
+/// One request on its way. Filled by its maker, then given to `add`.
+struct pending_operation {
+  struct goal {
+    direction where = direction::up;
+    std::optional<outcome> reached;
+  };
+  std::map<std::uint32_t, goal> goals; ///< by slot
+  std::function<void(std::vector<outcome>)> answer;
+
+  void expect(std::uint32_t slot, direction where) {
+    goals[slot] = {where, std::nullopt};
+  }
+  void reached(std::uint32_t slot, direction where, outcome result) {
+    goals[slot] = {where, std::move(result)};
+  }
+};
+
+class pending_operations {
+public:
+  /// Answers at once when nothing is left to wait for.
+  void add(pending_operation x) {
+    operations_.push_back(std::move(x));
+    answer_complete();
+  }
+
+  /// A slot has arrived.
+  void settle(std::uint32_t slot, direction where, const outcome& result) {
+    for (auto& x : operations_) {
+      const auto i = x.goals.find(slot);
+      if (i != x.goals.end() && i->second.where == where && !i->second.reached)
+        i->second.reached = result;
+    }
+    answer_complete();
+  }
+
+  /// A slot was sent the other way.
+  void overtake(std::uint32_t slot, direction now, const outcome& result) {
+    settle(slot, now == direction::up ? direction::down : direction::up,
+           result);
+  }
+
+  /// Answers everything that still waits with what is known and `rest`.
+  void abandon(const std::string& rest) {
+    for (auto& x : operations_)
+      for (auto& [slot, goal] : x.goals)
+        if (!goal.reached)
+          goal.reached = outcome{{}, false, rest};
+    answer_complete();
+  }
+
+private:
+  static bool complete(const pending_operation& x) {
+    return std::all_of(x.goals.begin(), x.goals.end(), [](const auto& goal) {
+      return goal.second.reached.has_value();
+    });
+  }
+
+  void answer_complete() {
+    const auto done
+      = std::stable_partition(operations_.begin(), operations_.end(),
+                              [](const auto& x) { return !complete(x); });
+    std::vector<pending_operation> answers{
+      std::make_move_iterator(done), std::make_move_iterator(operations_.end())};
+    operations_.erase(done, operations_.end());
+    for (auto& x : answers) {
+      std::vector<outcome> outcomes;
+      for (auto& [slot, goal] : x.goals)
+        outcomes.push_back(std::move(*goal.reached));
+      x.answer(std::move(outcomes));
+    }
+  }
+
+  std::vector<pending_operation> operations_;
+};
+
+} // namespace pup

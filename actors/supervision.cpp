@@ -1,0 +1,114 @@
+#include "pup/actors/supervision.hpp"
+
+#include <algorithm>
+
+namespace pup {
+
+duration backoff::next(bool stable, double random) {
+  if (stable)
+    failures_ = 0;
+  if (failures_++ == 0)
+    return rule_.first;
+  // 2^20 * 100 ms is over a day: above every max, far from overflow.
+  const auto doublings = std::min<std::uint32_t>(failures_ - 2, 20);
+  const auto base = std::min<duration>(rule_.step * (1LL << doublings),
+                                       rule_.max);
+  const auto spread = std::chrono::duration_cast<duration>(
+    std::chrono::duration<double, duration::period>(
+      static_cast<double>(base.count()) * (0.8 + 0.4 * random)));
+  return std::max<duration>(rule_.first, std::min<duration>(spread, rule_.max));
+}
+
+bool supervision::add(std::string id, restart_type type, backoff_rule rule) {
+  if (find(id) != children_.end())
+    return false;
+  children_.push_back({std::move(id), type, backoff{rule}});
+  return true;
+}
+
+bool supervision::remove(const std::string& id) {
+  const auto i = find(id);
+  if (i == children_.end())
+    return false;
+  children_.erase(i);
+  return true;
+}
+
+decision supervision::ended(const std::string& id, bool normal, bool stable,
+                            time_point now, double random) {
+  const auto i = find(id);
+  if (i == children_.end())
+    return leave{};
+  switch (i->type) {
+    case restart_type::permanent:
+      break;
+    case restart_type::transient:
+      if (normal)
+        return leave{};
+      break;
+    case restart_type::temporary:
+      children_.erase(i);
+      return leave{true};
+  }
+  if (!admit(now))
+    return give_up{};
+  const auto delay = i->delays.next(stable, random);
+  auto result = affected(i);
+  result.delay = delay;
+  return result;
+}
+
+void supervision::forgive(const std::string& id) {
+  restarts_.clear();
+  if (const auto i = find(id); i != children_.end())
+    i->delays.reset();
+}
+
+std::vector<std::string> supervision::ids() const {
+  std::vector<std::string> result;
+  for (const auto& x : children_)
+    result.push_back(x.id);
+  return result;
+}
+
+std::size_t supervision::recent(time_point now) const {
+  return static_cast<std::size_t>(
+    std::count_if(restarts_.begin(), restarts_.end(),
+                  [&](time_point t) { return t + limit_.period >= now; }));
+}
+
+supervision::iterator supervision::find(const std::string& id) {
+  return std::find_if(children_.begin(), children_.end(),
+                      [&](const child& x) { return x.id == id; });
+}
+
+bool supervision::admit(time_point now) {
+  if (!limit_.limit)
+    return true;
+  while (!restarts_.empty() && restarts_.front() + limit_.period < now)
+    restarts_.pop_front();
+  restarts_.push_back(now);
+  return restarts_.size() <= *limit_.limit;
+}
+
+restart supervision::affected(iterator ended) {
+  if (strategy_ == strategy::one_for_one)
+    return {{}, {ended->id}, {}};
+  const auto first
+    = strategy_ == strategy::one_for_all ? children_.begin() : ended;
+  restart result;
+  for (auto i = first; i != children_.end(); ++i) {
+    if (i != ended)
+      result.stop.insert(result.stop.begin(), i->id);
+    if (i->type != restart_type::temporary)
+      result.start.push_back(i->id);
+  }
+  children_.erase(std::remove_if(first, children_.end(),
+                                 [](const child& x) {
+                                   return x.type == restart_type::temporary;
+                                 }),
+                  children_.end());
+  return result;
+}
+
+} // namespace pup

@@ -1,0 +1,142 @@
+// When does what start again? The pure heart of supervision, as Erlang/OTP
+// defines it, plus a backoff, which OTP lacks.
+//
+// A supervision knows the order of its children and how each wants to be
+// restarted. Told that one has ended, it answers what to do:
+//
+//   strategy      one_for_one   only the ended child
+//                 one_for_all   all children
+//                 rest_for_one  the ended one and those started after it
+//   restart type  permanent     always
+//                 transient     after an abnormal end only
+//                 temporary     never (and its spec is forgotten)
+//   intensity     more than `limit` restarts within `period`: give up
+//   backoff       `first` delay, then doubling from `step` to `max` while the
+//                 child ends before or soon after it became ready
+//
+// Time and randomness are arguments: no clock, no CAF, no thread. A decision
+// costs O(children).
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace pup {
+
+using time_point = std::chrono::steady_clock::time_point;
+using duration = std::chrono::steady_clock::duration;
+
+enum class strategy : std::uint8_t { one_for_one, one_for_all, rest_for_one };
+
+enum class restart_type : std::uint8_t { permanent, transient, temporary };
+
+/// Restarts allowed within a period. OTP's default is 1 in 5 s; what a process
+/// manager wants comes from its configuration.
+struct intensity {
+  std::optional<std::uint32_t> limit; ///< empty: no limit
+  std::chrono::milliseconds period{60'000};
+};
+
+/// Delays between a child's end and its restart.
+struct backoff_rule {
+  std::chrono::milliseconds first{0};    ///< after a stable life
+  std::chrono::milliseconds step{100};   ///< second delay of a failing series
+  std::chrono::milliseconds max{10'000}; ///< upper end of the doubling
+  /// A life that was ready for this long ends a failing series. 1 s: long
+  /// enough to tell a crash at start from one in service.
+  std::chrono::milliseconds stable_after{1'000};
+};
+
+/// The delays of one child's failing series.
+class backoff {
+public:
+  explicit backoff(backoff_rule rule) : rule_(rule) {
+  }
+
+  /// Delay before the next restart. `stable`: the ended life had been ready for
+  /// rule.stable_after. `random` is uniform in [0, 1): spreads a delay by 20 %
+  /// either way so that many children do not start in step; never above max.
+  duration next(bool stable, double random);
+
+  void reset() {
+    failures_ = 0;
+  }
+
+  const backoff_rule& rule() const {
+    return rule_;
+  }
+
+private:
+  backoff_rule rule_;
+  std::uint32_t failures_ = 0; // restarts of the current failing series
+};
+
+/// Decision: stop the siblings in `stop`, in this order (the reverse of their
+/// start), then, after the delay, start those in `start`, in this order. A
+/// temporary sibling is in `stop` only, and forgotten.
+struct restart {
+  std::vector<std::string> stop;
+  std::vector<std::string> start;
+  duration delay{0};
+};
+/// Decision: the child stays down, the others go on. `forgotten`: its spec is
+/// gone (temporary).
+struct leave {
+  bool forgotten = false;
+};
+/// Decision: stop all children in reverse order and end with the reason.
+struct give_up {};
+
+using decision = std::variant<restart, leave, give_up>;
+
+class supervision {
+public:
+  supervision(strategy how, intensity limit) : strategy_(how), limit_(limit) {
+  }
+
+  /// Appends a child. False: the id is taken.
+  bool add(std::string id, restart_type type, backoff_rule rule = {});
+
+  /// Forgets a child. False: no such id.
+  bool remove(const std::string& id);
+
+  /// The child ended by itself. `normal`: as a transient child is allowed to.
+  /// Unknown ids are left.
+  decision ended(const std::string& id, bool normal, bool stable,
+                 time_point now, double random);
+
+  /// Somebody started the child on purpose: its series and the window of
+  /// restarts begin anew.
+  void forgive(const std::string& id);
+
+  /// Ids in start order.
+  std::vector<std::string> ids() const;
+
+  /// Restarts inside the window that ends at `now`.
+  std::size_t recent(time_point now) const;
+
+private:
+  struct child {
+    std::string id;
+    restart_type type;
+    backoff delays;
+  };
+
+  using iterator = std::vector<child>::iterator;
+
+  iterator find(const std::string& id);
+  bool admit(time_point now);
+  restart affected(iterator ended);
+
+  strategy strategy_;
+  intensity limit_;
+  std::vector<child> children_;
+  std::deque<time_point> restarts_; // oldest first; at most limit + 1
+};
+
+} // namespace pup

@@ -1,0 +1,76 @@
+// A general Erlang-style supervisor for CAF actors.
+//
+// It knows nothing of processes or ports and may be used by any CAF program:
+//
+//   pup::supervisor_spec spec;
+//   spec.how = pup::strategy::rest_for_one;
+//   spec.limit = {3, std::chrono::seconds(10)};
+//   spec.children.push_back({"queue", [](pup::start_context& x) {
+//     return caf::actor_cast<caf::strong_actor_ptr>(x.self->spawn(queue_fun));
+//   }});
+//   pup::supervisor_actor root = pup::spawn_supervisor(sys, std::move(spec));
+//
+// Children start in order and stop in reverse. A child with `await_ready` must
+// send child_ready before the next one starts. It is stopped by an exit message
+// (caf::exit_reason::user_shutdown) and killed when it has not ended within its
+// `shutdown` time. When the restart intensity is exceeded the supervisor stops
+// its children in reverse and ends with fault::gave_up, which its own supervisor
+// sees as an abnormal end. An exit message to the supervisor stops it in order;
+// a second one kills what is left at once.
+//
+// An abnormal end is any exit reason but none, exit_reason::normal and
+// exit_reason::user_shutdown (OTP: normal, shutdown).
+#pragma once
+
+#include "pup/actors/protocol.hpp"
+#include "pup/actors/supervision.hpp"
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace pup {
+
+/// What a start function gets. Valid during the call only.
+struct start_context {
+  caf::local_actor* self;   ///< the supervisor: spawn the child through it
+  const caf::message& kept; ///< what the previous life sent with `keep`
+};
+
+/// How a child is started, restarted and stopped.
+struct child_spec {
+  /// Unique among the supervisor's children.
+  std::string id;
+  /// Spawns the child on the supervisor's thread; must not block. An exception
+  /// or a null handle counts as an abnormal end of the child.
+  std::function<caf::strong_actor_ptr(start_context&)> start;
+  restart_type restart = restart_type::permanent;
+  /// Time to end after the exit message. Empty: as long as it takes (right for
+  /// children that are supervisors). 5 s is OTP's default for workers.
+  std::optional<std::chrono::milliseconds> shutdown{5'000};
+  /// The next child starts only after this one has sent child_ready.
+  bool await_ready = false;
+  backoff_rule backoff;
+};
+
+struct supervisor_spec {
+  strategy how = strategy::one_for_one;
+  /// OTP's default, 1 restart in 5 s, is meant for trees of several levels.
+  intensity limit{1, std::chrono::seconds(5)};
+  std::vector<child_spec> children;
+  /// Seed of the backoff's jitter.
+  std::uint32_t seed = 1;
+};
+
+/// Faults of a spec in words: double ids, missing start functions. Empty: none.
+std::vector<std::string> check(const supervisor_spec& spec);
+
+/// Spawns a supervisor, as a root or (the second) as a child of an actor, which
+/// is to monitor it. A spec with faults ends it with fault::bad_request before
+/// any child is started.
+supervisor_actor spawn_supervisor(caf::actor_system& sys, supervisor_spec spec);
+supervisor_actor spawn_supervisor(caf::local_actor* parent,
+                                  supervisor_spec spec);
+
+} // namespace pup
