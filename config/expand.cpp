@@ -1,8 +1,8 @@
 #include "pup/config/expand.hpp"
 
-#include <array>
-
 #include "pup/config/words.hpp"
+
+#include <array>
 
 namespace pup {
 
@@ -16,8 +16,8 @@ enum class piece_kind { literal, escape, placeholder, unclosed };
 
 struct piece {
   piece_kind kind;
-  std::string_view text; // as written
-  std::string_view name; // of a placeholder
+  std::string_view text;  // as written
+  std::string_view name;  // of a placeholder
 };
 
 // The first piece of a text that is not empty.
@@ -62,15 +62,17 @@ void note_name(placeholder_use& result, std::string_view name) {
              && name.size() > variable_prefix.size()) {
     result.variable = true;
   } else if (name != "%") {
-    auto remedy = "use %{port}, %{index}, %{id} or %{env:NAME}, or write %%{ "
-                  "for a literal %{";
+    auto remedy =
+        "use %{port}, %{index}, %{id} or %{env:NAME}, or write %%{ "
+        "for a literal %{";
     auto near = nearest(name, names);
-    blame(result, "%{" + quote(name).substr(1, quote(name).size() - 2) + "} is unknown",
+    blame(result,
+          "%{" + quote(name).substr(1, quote(name).size() - 2) + "} is unknown",
           near ? "did you mean %{" + std::string{*near} + "}?" : remedy);
   }
 }
 
-} // namespace
+}  // namespace
 
 placeholder_use find_placeholders(std::string_view text) {
   placeholder_use result;
@@ -105,9 +107,10 @@ std::string expand(std::string_view text, std::uint16_t port,
 }
 
 std::optional<std::string> expand_variables(
-  std::string_view text,
-  const std::function<std::optional<std::string>(const std::string&)>& variable,
-  std::string& missing) {
+    std::string_view text,
+    const std::function<std::optional<std::string>(const std::string&)>&
+        variable,
+    std::string& missing) {
   std::string result;
   bool complete = true;
   for_each_piece(text, [&](const piece& x) {
@@ -144,4 +147,4 @@ std::string escape_placeholders(std::string_view text) {
   return result;
 }
 
-} // namespace pup
+}  // namespace pup

@@ -1,14 +1,14 @@
 #include "pup/config/json_text.hpp"
 
+#include "pup/config/spec.hpp"
+#include "pup/config/words.hpp"
+
 #include <boost/json/basic_parser_impl.hpp>
 
 #include <algorithm>
 #include <array>
 #include <limits>
 #include <optional>
-
-#include "pup/config/spec.hpp"
-#include "pup/config/words.hpp"
 
 namespace pup {
 
@@ -130,14 +130,13 @@ enum class token : std::uint8_t { none, open, close, key, string, scalar };
 // Builds the tree. `cursor` stands behind the last token that Boost.JSON has
 // reported, so the next one is the first byte that is no space, comma or colon.
 struct tree_builder {
-  static constexpr std::size_t max_object_size
-    = std::numeric_limits<std::size_t>::max();
+  static constexpr std::size_t max_object_size =
+      std::numeric_limits<std::size_t>::max();
   static constexpr std::size_t max_array_size = max_object_size;
   static constexpr std::size_t max_key_size = max_object_size;
   static constexpr std::size_t max_string_size = max_object_size;
 
-  explicit tree_builder(std::string_view blanked) : text(blanked) {
-  }
+  explicit tree_builder(std::string_view blanked) : text(blanked) {}
 
   std::string_view text;
   std::vector<json_tree::node> nodes;
@@ -148,7 +147,7 @@ struct tree_builder {
   token last = token::none;
 
   static std::uint32_t narrow(std::size_t x) {
-    return static_cast<std::uint32_t>(x); // at most bounds::config_bytes
+    return static_cast<std::uint32_t>(x);  // at most bounds::config_bytes
   }
 
   void begin_token(token kind) {
@@ -190,8 +189,8 @@ struct tree_builder {
   bool add_string(token kind, std::string_view part, std::size_t size) {
     strings += part;
     begin_token(kind);
-    auto& x
-      = add(json_kind::string, skip_string(text, last_begin) - last_begin);
+    auto& x =
+        add(json_kind::string, skip_string(text, last_begin) - last_begin);
     x.string_begin = narrow(strings.size() - size);
     x.string_size = narrow(size);
     return true;
@@ -273,7 +272,7 @@ struct tree_builder {
 class syntax_error {
 public:
   syntax_error(const tree_builder& builder, std::size_t offset)
-    : text_(builder.text), builder_(builder), offset_(offset) {
+      : text_(builder.text), builder_(builder), offset_(offset) {
     begin_ = builder.cursor;
     while (begin_ < offset_ && !is_token(text_[begin_])) {
       comma_ = comma_ || text_[begin_] == ',';
@@ -356,7 +355,8 @@ private:
     if (builder_.last == token::key)
       return {builder_.cursor, "the text ends behind a key",
               "add the value and close every bracket"};
-    return {builder_.cursor, "the text ends before " + unclosed() + " is closed",
+    return {builder_.cursor,
+            "the text ends before " + unclosed() + " is closed",
             "add " + closer()};
   }
 
@@ -368,22 +368,24 @@ private:
       return {begin_, "this string does not end on its line",
               "add `\"`, or write a line break as \\n"};
     if (static_cast<unsigned char>(c) < 0x20)
-      return {offset_, "control character " + quote(text_.substr(offset_, 1))
-                         + " in a string",
+      return {offset_,
+              "control character " + quote(text_.substr(offset_, 1))
+                  + " in a string",
               "write it as an escape, a tabulator as \\t"};
     auto escape = text_.rfind('\\', offset_);
     if (escape == std::string_view::npos || escape < begin_)
       escape = offset_;
-    return {escape, quote(text_.substr(escape, 2)) + " starts no valid escape",
-            "use \\\\ for a backslash, or \\\" \\/ \\b \\f \\n \\r \\t \\uXXXX"};
+    return {
+        escape, quote(text_.substr(escape, 2)) + " starts no valid escape",
+        "use \\\\ for a backslash, or \\\" \\/ \\b \\f \\n \\r \\t \\uXXXX"};
   }
 
   text_fault bad_number() const {
     auto word = word_at(text_, builder_.last_begin);
     auto zeros = word.find_first_not_of('0');
-    bool padded = zeros != 0 && zeros != std::string_view::npos
-                  && word.find_first_not_of("0123456789.")
-                       == std::string_view::npos;
+    bool padded =
+        zeros != 0 && zeros != std::string_view::npos
+        && word.find_first_not_of("0123456789.") == std::string_view::npos;
     if (padded)
       return {builder_.last_begin, quote(word) + " starts with a zero",
               "remove the leading zero"};
@@ -412,8 +414,8 @@ private:
   text_fault bad_value() const {
     auto c = text_[begin_];
     if (c == ',' || c == ':' || is_bracket(c))
-      return {begin_, "found " + quote(text_.substr(begin_, 1))
-                        + ", expected a value",
+      return {begin_,
+              "found " + quote(text_.substr(begin_, 1)) + ", expected a value",
               c == ',' ? "write a value or remove the comma" : "write a value"};
     static constexpr std::array<std::string_view, 3> literals{"true", "false",
                                                               "null"};
@@ -431,14 +433,15 @@ private:
   text_fault missing_comma() const {
     auto c = text_[offset_];
     if (c == ']' || c == '}')
-      return {offset_, "found " + found() + " before " + unclosed()
-                         + " is closed",
+      return {offset_,
+              "found " + found() + " before " + unclosed() + " is closed",
               "add " + closer()};
     if (c == ':')
-      return {offset_, in_object() ? "found `:` behind a value"
-                                   : "found `:` in an array",
-              in_object() ? "put a comma between two members"
-                          : "put key and value in an object {...}"};
+      return {
+          offset_,
+          in_object() ? "found `:` behind a value" : "found `:` in an array",
+          in_object() ? "put a comma between two members"
+                      : "put key and value in an object {...}"};
     return {offset_, "found " + found() + ", expected `,` or " + closer(),
             "put a comma behind the value before it"};
   }
@@ -446,7 +449,7 @@ private:
   std::string_view text_;
   const tree_builder& builder_;
   std::size_t offset_;
-  std::size_t begin_ = 0; // of the token that holds offset_
+  std::size_t begin_ = 0;  // of the token that holds offset_
   bool comma_ = false;
   bool colon_ = false;
 };
@@ -456,21 +459,21 @@ text_fault explain(const tree_builder& builder, std::size_t offset,
   if (why == json::error::too_deep)
     return {offset,
             "more than " + std::to_string(bounds::nesting)
-              + " arrays and objects within each other",
+                + " arrays and objects within each other",
             "remove the inner ones"};
   if (why == json::error::exponent_overflow)
     return {offset, "this number is too large", "write a smaller number"};
   return syntax_error{builder, offset}.explain();
 }
 
-} // namespace
+}  // namespace
 
 std::variant<json_tree, text_fault> parse_json(std::string_view text) {
   if (text.size() > bounds::config_bytes)
     return text_fault{0,
                       "the text has " + std::to_string(text.size())
-                        + " bytes, more than "
-                        + std::to_string(bounds::config_bytes),
+                          + " bytes, more than "
+                          + std::to_string(bounds::config_bytes),
                       "split it into several configurations"};
   if (auto fault = find_bad_utf8(text))
     return *fault;
@@ -478,10 +481,10 @@ std::variant<json_tree, text_fault> parse_json(std::string_view text) {
   if (auto fault = blank_comments(blanked))
     return *fault;
   if (std::all_of(blanked.begin(), blanked.end(), is_space))
-    return text_fault{0,
-                      text.empty() ? "the file is empty"
-                                   : "the file holds no configuration",
-                      "write an object with `processes`"};
+    return text_fault{
+        0,
+        text.empty() ? "the file is empty" : "the file holds no configuration",
+        "write an object with `processes`"};
 
   json::parse_options options;
   options.max_depth = bounds::nesting;
@@ -496,10 +499,11 @@ std::variant<json_tree, text_fault> parse_json(std::string_view text) {
     ++end;
   if (end < blanked.size())
     return text_fault{end,
-                      "found " + quote(word_at(blanked, end).empty()
-                                         ? std::string_view{blanked}.substr(end, 1)
-                                         : word_at(blanked, end))
-                        + " behind the end of the configuration",
+                      "found "
+                          + quote(word_at(blanked, end).empty()
+                                      ? std::string_view{blanked}.substr(end, 1)
+                                      : word_at(blanked, end))
+                          + " behind the end of the configuration",
                       "remove it"};
 
   json_tree result;
@@ -539,4 +543,4 @@ line_table::position line_table::at(std::size_t offset) const {
           offset < start ? 1 : offset - start + 1};
 }
 
-} // namespace pup
+}  // namespace pup

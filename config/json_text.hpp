@@ -26,7 +26,7 @@ enum class json_kind : std::uint8_t {
 
 /// One fault that made the whole text unreadable.
 struct text_fault {
-  std::size_t offset = 0; ///< in bytes, 0 to the size of the text
+  std::size_t offset = 0;  ///< in bytes, 0 to the size of the text
   std::string problem;
   std::string remedy;
 };
@@ -39,15 +39,15 @@ public:
   struct node {
     json_kind kind = json_kind::null;
     bool truth = false;
-    std::uint32_t begin = 0; // offsets of the value in the text
+    std::uint32_t begin = 0;  // offsets of the value in the text
     std::uint32_t end = 0;
-    std::uint32_t next = 0;         // index of the node behind this subtree
-    std::uint32_t string_begin = 0; // decoded string, in strings
+    std::uint32_t next = 0;          // index of the node behind this subtree
+    std::uint32_t string_begin = 0;  // decoded string, in strings
     std::uint32_t string_size = 0;
   };
 
   std::string_view text;
-  std::vector<node> nodes; // nodes[0] is the root; an object's are key, value
+  std::vector<node> nodes;  // nodes[0] is the root; an object's are key, value
   std::string strings;
 };
 
@@ -55,8 +55,7 @@ public:
 class json_value {
 public:
   json_value(const json_tree& tree, std::uint32_t index)
-    : tree_(&tree), index_(index) {
-  }
+      : tree_(&tree), index_(index) {}
 
   json_kind kind() const {
     return self().kind;
@@ -99,7 +98,7 @@ private:
 };
 
 struct json_member {
-  json_value key; // a string
+  json_value key;  // a string
   json_value value;
 };
 
@@ -124,4 +123,4 @@ private:
   std::vector<std::size_t> starts_;
 };
 
-} // namespace pup
+}  // namespace pup

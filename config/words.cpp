@@ -49,7 +49,7 @@ std::size_t distance(std::string_view a, std::string_view b) {
   return last[b.size()];
 }
 
-} // namespace
+}  // namespace
 
 std::string quote(std::string_view text, char mark) {
   constexpr char digits[] = "0123456789abcdef";
@@ -90,7 +90,7 @@ std::string enumerate(std::span<const std::string_view> words, char mark,
 }
 
 std::optional<std::string_view> nearest(
-  std::string_view word, std::span<const std::string_view> candidates) {
+    std::string_view word, std::span<const std::string_view> candidates) {
   if (word.size() > most_compared_bytes)
     return std::nullopt;
   auto wanted = folded(word);
@@ -121,4 +121,4 @@ std::string element_path(const std::string& parent, std::size_t index) {
   return parent + '[' + std::to_string(index) + ']';
 }
 
-} // namespace pup
+}  // namespace pup

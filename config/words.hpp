@@ -22,7 +22,7 @@ std::string enumerate(std::span<const std::string_view> words, char mark = '`',
 /// at most one typing error for each three characters away. Empty: none is near
 /// enough.
 std::optional<std::string_view> nearest(
-  std::string_view word, std::span<const std::string_view> candidates);
+    std::string_view word, std::span<const std::string_view> candidates);
 
 /// Path of a member: `parent.key`, or `parent["a key"]` for a key that is no
 /// plain word.
@@ -31,4 +31,4 @@ std::string member_path(const std::string& parent, std::string_view key);
 /// Path of an element: `parent[3]`.
 std::string element_path(const std::string& parent, std::size_t index);
 
-} // namespace pup
+}  // namespace pup
