@@ -9,7 +9,9 @@ namespace pup {
 
 namespace {
 
-using words = std::span<const std::string_view>;
+constexpr std::array<std::string_view, 3> io_classes{"realtime", "best-effort",
+                                                     "idle"};
+constexpr std::array<std::string_view, 2> proxy_versions{"v1", "v2"};
 
 void refuse(reader& in, const spot& x, std::string_view key) {
   in.blame_key(x, quote(key) + " is not supported yet", "remove it");
@@ -177,8 +179,6 @@ void refuse_later_top_keys(reader& in, const fields& x) {
 }
 
 void refuse_later_process_keys(reader& in, const fields& x) {
-  static constexpr std::array<std::string_view, 3> io_classes{
-      "realtime", "best-effort", "idle"};
   for (auto key : {"cron", "terminate", "pidFile", "supervisor"})
     refuse_after(in, x, key,
                  [&in](auto& y) { judge_non_empty(in, y, "remove it"); });
@@ -203,11 +203,10 @@ void refuse_later_process_keys(reader& in, const fields& x) {
 }
 
 void refuse_later_cluster_keys(reader& in, const fields& x) {
-  static constexpr std::array<std::string_view, 2> versions{"v1", "v2"};
   refuse_after(in, x, "healthCheck",
                [&in](auto& y) { judge_health_check(in, y); });
   refuse_after(in, x, "proxyProtocol", [&in](auto& y) {
-    in.choice(y, versions, "a version of the PROXY protocol");
+    in.choice(y, proxy_versions, "a version of the PROXY protocol");
   });
 }
 

@@ -121,7 +121,6 @@ constexpr std::array<balance_strategy, 5> strategies{
     balance_strategy::source_ip_hash, balance_strategy::least_connections,
     balance_strategy::random};
 
-constexpr std::string_view empty_command = "name a program";
 constexpr std::string_view command_example =
     "write [\"program\", \"argument\"] or a shell command";
 
@@ -291,8 +290,9 @@ void loader::command(const spot& x, process_spec& into) {
               std::string{command_example});
     return;
   }
-  for (auto& argument : *in_.array(x, ""))
-    // A bad one keeps its place, so that the others keep theirs.
+  auto arguments = in_.array(x, std::string{command_example});
+  // A bad one keeps its place, so that the others keep theirs.
+  for (auto& argument : *arguments)
     into.argv.push_back(template_text(argument).value_or("?"));
 }
 

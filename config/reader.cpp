@@ -127,10 +127,9 @@ std::vector<diagnostic> reader::take() {
   std::stable_sort(
       faults_.begin(), faults_.end(),
       [](const fault& a, const fault& b) { return a.offset < b.offset; });
-  line_table lines{text_};
   std::vector<diagnostic> result;
   for (auto& x : faults_) {
-    auto [line, column] = lines.at(x.offset);
+    auto [line, column] = lines_.at(x.offset);
     result.push_back({file_, line, column, std::move(x.path),
                       std::move(x.problem), std::move(x.remedy)});
   }
@@ -160,7 +159,7 @@ fields reader::members(const spot& x) {
       remember(child);
       result.members_.emplace_back(key, std::move(child));
     } else {
-      auto line = line_table{text_}.at(first->second).line;
+      auto line = lines_.at(first->second).line;
       blame_key(child,
                 "the key appears again, first on line " + std::to_string(line),
                 "keep one of them");
@@ -171,6 +170,8 @@ fields reader::members(const spot& x) {
 
 void reader::blame_unknown(const spot& x, std::string_view key,
                            const key_set& keys) {
+  if (overflow_)
+    return;  // the search for a near key is not cheap enough for a million
   auto problem = quote(key) + " is not a key of " + std::string{keys.owner};
   for (auto& [stray, advice] : keys.strays) {
     if (stray == key) {

@@ -57,7 +57,7 @@ class reader {
 public:
   /// All arguments must outlive the reader.
   reader(std::string_view text, const std::string& file)
-      : text_(text), file_(file) {}
+      : file_(file), lines_(text) {}
 
   // -- faults -----------------------------------------------------------------
 
@@ -133,8 +133,8 @@ private:
   fields members(const spot& x);
   void blame_unknown(const spot& x, std::string_view key, const key_set& keys);
 
-  std::string_view text_;
   const std::string& file_;
+  line_table lines_;
   std::vector<fault> faults_;
   bool overflow_ = false;
   std::unordered_set<std::string> spoiled_;
