@@ -281,6 +281,11 @@ public:
     }
   }
 
+  /// Start of the token that holds the refused byte.
+  std::size_t begin() const {
+    return begin_;
+  }
+
   text_fault explain() const {
     if (begin_ < offset_ && text_[begin_] == '"')
       return bad_string();
@@ -294,6 +299,9 @@ public:
       return {offset_, "single quotes are not JSON", "use double quotes"};
     if (text_[offset_] == '#')
       return {offset_, "`#` starts no comment in JSON", "use //"};
+    if (static_cast<unsigned char>(text_[offset_]) < 0x20)
+      return {offset_, "control character " + quote(text_.substr(offset_, 1)),
+              "remove it"};
     if (expects_colon())
       return missing_colon();
     if (expects_key())
@@ -328,7 +336,7 @@ private:
   }
 
   bool follows_scalar_directly() const {
-    return builder_.last == token::scalar && offset_ == builder_.cursor
+    return builder_.last == token::scalar && offset_ <= builder_.cursor
            && is_word(text_[offset_]);
   }
 
@@ -408,69 +416,68 @@ private:
       return {offset_, "key " + found() + " is not in quotes",
               "put it in double quotes"};
     return {offset_, "found " + found() + ", expected a key or `}`",
-            c == \']\' ? "add `}`" : "write a key in double quotes"}; }
-
-    text_fault
-    bad_value() const {
-      auto c = text_[begin_];
-      if (c == ',' || c == ':' || is_bracket(c))
-        return {
-            begin_,
-            "found " + quote(text_.substr(begin_, 1)) + ", expected a value",
-            c == ',' ? "write a value or remove the comma" : "write a value"};
-      static constexpr std::array<std::string_view, 3> literals{"true", "false",
-                                                                "null"};
-      auto word = is_word(c) ? word_at(text_, begin_) : text_.substr(begin_, 1);
-      auto near = nearest(word, literals);
-      if (near)
-        return {begin_, quote(word) + " is not a JSON value",
-                "did you mean " + quote(*near) + '?'};
-      bool numeric = (c >= '0' && c <= '9') || c == '-' || c == '+' || c == '.';
-      return {begin_, quote(word) + " is not a JSON value",
-              numeric ? "write a plain number, such as 3000"
-                      : "put text in double quotes"};
-    }
-
-    text_fault missing_comma() const {
-      auto c = text_[offset_];
-      if (c == ']' || c == '}')
-        return {offset_,
-                "found " + found() + " before " + unclosed() + " is closed",
-                "add " + closer()};
-      if (c == ':')
-        return {
-            offset_,
-            in_object() ? "found `:` behind a value" : "found `:` in an array",
-            in_object() ? "put a comma between two members"
-                        : "put key and value in an object {...}"};
-      return {offset_, "found " + found() + ", expected `,` or " + closer(),
-              "put a comma behind the value before it"};
-    }
-
-    std::string_view text_;
-    const tree_builder& builder_;
-    std::size_t offset_;
-    std::size_t begin_ = 0;  // of the token that holds offset_
-    bool comma_ = false;
-    bool colon_ = false;
-  };
-
-  text_fault explain(const tree_builder& builder, std::size_t offset,
-                     const json::error_code& why) {
-    if (why == json::error::too_deep)
-      return {offset,
-              "more than " + std::to_string(bounds::nesting)
-                  + " arrays and objects within each other",
-              "remove the inner ones"};
-    if (why == json::error::exponent_overflow)
-      return {offset, "this number is too large", "write a smaller number"};
-    return syntax_error{builder, offset}.explain();
+            c == ']' ? "add `}`" : "write a key in double quotes"};
   }
+
+  text_fault bad_value() const {
+    auto c = text_[begin_];
+    if (c == ',' || c == ':' || is_bracket(c))
+      return {begin_,
+              "found " + quote(text_.substr(begin_, 1)) + ", expected a value",
+              c == ',' ? "write a value or remove the comma" : "write a value"};
+    static constexpr std::array<std::string_view, 3> literals{"true", "false",
+                                                              "null"};
+    auto word = is_word(c) ? word_at(text_, begin_) : text_.substr(begin_, 1);
+    auto near = nearest(word, literals);
+    if (near)
+      return {begin_, quote(word) + " is not a JSON value",
+              "did you mean " + quote(*near) + '?'};
+    bool numeric = (c >= '0' && c <= '9') || c == '-' || c == '+' || c == '.';
+    return {begin_, quote(word) + " is not a JSON value",
+            numeric ? "write a plain number, such as 3000"
+                    : "put text in double quotes"};
+  }
+
+  text_fault missing_comma() const {
+    auto c = text_[offset_];
+    if (c == ']' || c == '}')
+      return {offset_,
+              "found " + found() + " before " + unclosed() + " is closed",
+              "add " + closer()};
+    if (c == ':')
+      return {
+          offset_,
+          in_object() ? "found `:` behind a value" : "found `:` in an array",
+          in_object() ? "put a comma between two members"
+                      : "put key and value in an object {...}"};
+    return {offset_, "found " + found() + ", expected `,` or " + closer(),
+            "put a comma behind the value before it"};
+  }
+
+  std::string_view text_;
+  const tree_builder& builder_;
+  std::size_t offset_;
+  std::size_t begin_ = 0;  // of the token that holds offset_
+  bool comma_ = false;
+  bool colon_ = false;
+};
+
+text_fault explain(const tree_builder& builder, std::size_t offset,
+                   const json::error_code& why) {
+  if (why == json::error::too_deep)
+    return {offset,
+            "more than " + std::to_string(bounds::nesting)
+                + " arrays and objects within each other",
+            "remove the inner ones"};
+  if (why == json::error::exponent_overflow)
+    return {syntax_error{builder, offset}.begin(), "this number is too large",
+            "write a smaller number"};
+  return syntax_error{builder, offset}.explain();
+}
 
 }  // namespace
 
-std::variant<json_tree, text_fault>
-parse_json(std::string_view text) {
+std::variant<json_tree, text_fault> parse_json(std::string_view text) {
   if (text.size() > bounds::config_bytes)
     return text_fault{0,
                       "the text has " + std::to_string(text.size())

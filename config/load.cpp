@@ -184,7 +184,9 @@ load_result loader::run(const json_tree& tree) {
 }
 
 void loader::top(const spot& x) {
-  auto parts = in_.object(x, {"the configuration", top_keys, top_strays},
+  auto parts = in_.object(x,
+                          {"the configuration", top_keys, top_strays,
+                           top_keys.size() - later_top_keys.size()},
                           "write {\"processes\": [...]}");
   if (!parts) {
     // Nothing else can be said about a file that is no object.
@@ -226,7 +228,9 @@ void loader::processes(const spot& x, const process_spec& defaults) {
 process_spec loader::process(const spot& x, const process_spec& defaults,
                              std::size_t index) {
   auto result = defaults;
-  auto parts = in_.object(x, {"a process", process_keys, process_strays},
+  auto parts = in_.object(x,
+                          {"a process", process_keys, process_strays,
+                           process_keys.size() - later_process_keys.size()},
                           "write {\"id\": ..., \"cmd\": [...]}");
   if (!parts)
     return result;
@@ -397,7 +401,7 @@ void loader::stop_signal(const spot& x, process_spec& into) {
     for (auto fatal : {"SIGKILL", "KILL", "SIGSTOP", "STOP"}) {
       if (name == fatal) {
         in_.blame(x, describe(x.value) + " gives a process no chance to stop",
-                  "use \"SIGTERM\"; SIGKILL follows after terminateTimeout");
+                  "use \"SIGTERM\", SIGKILL follows after terminateTimeout");
         return;
       }
     }
@@ -421,7 +425,7 @@ void loader::readiness(const spot& x, process_spec& into) {
   auto type = in_.required(x, *parts, "type", "add \"port\" or \"spawn\"");
   if (!type)
     return;
-  auto word = in_.choice(*type, types, "a kind of readiness");
+  auto word = in_.choice(*type, types, "a kind of readiness", 2);
   if (!word)
     return;
   if (*word > 1) {
@@ -440,7 +444,9 @@ void loader::readiness(const spot& x, process_spec& into) {
 
 cluster_spec loader::cluster(const spot& x) {
   cluster_spec result;
-  auto parts = in_.object(x, {"a cluster", cluster_keys, cluster_strays},
+  auto parts = in_.object(x,
+                          {"a cluster", cluster_keys, cluster_strays,
+                           cluster_keys.size() - later_cluster_keys.size()},
                           "write {\"instances\": 2}");
   if (!parts)
     return result;
@@ -501,12 +507,12 @@ void loader::cluster_ports(const spot& x, const fields& parts,
 
 void loader::cluster_mode(const spot& x) {
   static constexpr std::array<std::string_view, 2> modes{"proxy", "inherit"};
-  if (in_.choice(x, modes, "a mode") == std::size_t{1})
+  if (in_.choice(x, modes, "a mode", 1) == std::size_t{1})
     in_.blame(x, "`inherit` is not supported yet", "use \"proxy\"");
 }
 
 std::optional<balance_strategy> loader::strategy(const spot& x) {
-  auto word = in_.choice(x, strategy_words, "a strategy");
+  auto word = in_.choice(x, strategy_words, "a strategy", strategies.size());
   if (!word)
     return std::nullopt;
   if (*word >= strategies.size()) {

@@ -179,10 +179,21 @@ void reader::blame_unknown(const spot& x, std::string_view key,
       return;
     }
   }
-  if (auto near = nearest(key, keys.keys))
+  if (auto near = nearest(key, keys.keys)) {
     blame_key(x, problem, "did you mean " + quote(*near) + '?');
-  else
-    blame_key(x, problem, "remove it or use " + enumerate(keys.keys));
+    return;
+  }
+  std::vector<std::string_view> words;
+  for (auto& stray : keys.strays)
+    words.push_back(stray.first);
+  if (auto near = nearest(key, words)) {
+    auto meant = std::find(words.begin(), words.end(), *near) - words.begin();
+    blame_key(x, problem,
+              std::string{keys.strays[static_cast<std::size_t>(meant)].second});
+    return;
+  }
+  auto offered = keys.offered > 0 ? keys.keys.first(keys.offered) : keys.keys;
+  blame_key(x, problem, "remove it or use " + enumerate(offered));
 }
 
 std::optional<fields> reader::object(const spot& x, const key_set& keys,
@@ -277,7 +288,7 @@ std::optional<std::chrono::milliseconds> reader::duration(
 
 std::optional<std::size_t> reader::choice(
     const spot& x, std::span<const std::string_view> words,
-    std::string_view what) {
+    std::string_view what, std::size_t offered) {
   if (x.value.kind() == json_kind::string)
     for (std::size_t i = 0; i < words.size(); ++i)
       if (words[i] == x.value.string())
@@ -287,7 +298,9 @@ std::optional<std::size_t> reader::choice(
                   : std::nullopt;
   blame(x, describe(x.value) + " is not " + std::string{what},
         near ? "did you mean " + quote(*near, '"') + '?'
-             : "use " + enumerate(words, '"'));
+             : "use "
+                   + enumerate(words.first(std::min(offered, words.size())),
+                               '"'));
   return std::nullopt;
 }
 

@@ -36,6 +36,8 @@ struct key_set {
   std::span<const std::string_view> keys;
   /// Advice for keys that belong elsewhere, or are other programs' words.
   std::span<const std::pair<std::string_view, std::string_view>> strays;
+  /// The first of `keys` to list when nothing is near; 0: all.
+  std::size_t offered = 0;
 };
 
 /// An opened object.
@@ -108,10 +110,11 @@ public:
   /// In milliseconds, at most bounds::duration_ms.
   std::optional<std::chrono::milliseconds> duration(const spot& x, bool seconds,
                                                     std::int64_t least_ms);
-  /// Index of one of `words`.
+  /// Index of one of `words`, of which a fault lists the first `offered`.
   std::optional<std::size_t> choice(const spot& x,
                                     std::span<const std::string_view> words,
-                                    std::string_view what);
+                                    std::string_view what,
+                                    std::size_t offered = 100);
   /// The member, or a fault about its absence.
   std::optional<spot> required(const spot& owner, const fields& x,
                                std::string_view key, std::string remedy);

@@ -427,6 +427,10 @@ void rule_walk::port_rules() {
   }
 }
 
+std::string overlap_text(std::uint32_t first, std::uint32_t last) {
+  return first == last ? " overlaps with " : " overlap with ";
+}
+
 std::string ports_text(std::uint32_t first, std::uint32_t last) {
   return first == last
              ? "port " + std::to_string(first)
@@ -452,8 +456,9 @@ void rule_walk::range_rules(std::size_t index) {
     auto& owner = spec_.processes[other->second.process];
     blame(path,
           ports_text(first, last) + " of " + quote(process.id)
-              + " overlap with " + ports_text(other->first, other->second.last)
-              + " of " + quote(owner.id),
+              + overlap_text(first, last)
+              + ports_text(other->first, other->second.last) + " of "
+              + quote(owner.id),
           "choose ports that no other process uses",
           {basis, process_path(other->second.process) + ".cluster.instances"});
     return;
@@ -463,8 +468,9 @@ void rule_walk::range_rules(std::size_t index) {
     auto owner = common->second.front();
     blame(path,
           ports_text(first, last) + " of " + quote(process.id)
-              + " overlap with commonPort " + std::to_string(common->first)
-              + " of " + quote(spec_.processes[owner].id),
+              + overlap_text(first, last) + "commonPort "
+              + std::to_string(common->first) + " of "
+              + quote(spec_.processes[owner].id),
           "choose ports that no other process uses", {basis});
     return;
   }
@@ -535,8 +541,9 @@ std::vector<broken_rule> broken_rules(const pup_spec& spec) {
 
 std::string duration_remedy(bool seconds, std::int64_t least_ms) {
   auto unit = seconds ? 1000 : 1;
-  return "use " + std::to_string(least_ms / unit) + " to "
-         + std::to_string(bounds::duration_ms / unit);
+  // The only least values are 0 and 1 ms.
+  auto least = seconds && least_ms == 1 ? "0.001" : std::to_string(least_ms);
+  return "use " + least + " to " + std::to_string(bounds::duration_ms / unit);
 }
 
 }  // namespace pup
