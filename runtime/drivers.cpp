@@ -90,8 +90,8 @@ public:
       children_(loop, std::move(options.environment), events()) {
   }
 
-  void launch(pup::launch request, weak<instance_actor> owner) {
-    owners_[request.id] = {request.life, std::move(owner), 0};
+  void launch(pup::launch request, weak<instance_actor> to) {
+    owners_[request.id] = {request.life, std::move(to), 0};
     launch_request wanted;
     wanted.argv = std::move(request.argv);
     wanted.environment = std::move(request.env);

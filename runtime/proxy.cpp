@@ -298,10 +298,10 @@ public:
     wait_for_loops(lock);
   }
 
-  traffic totals(const std::string& key) {
+  listener_traffic totals(const std::string& key) {
     const std::lock_guard lock(mutex_);
     const auto found = entries_.find(key);
-    return found == entries_.end() ? traffic{} : found->second.totals();
+    return found == entries_.end() ? listener_traffic{} : found->second.totals();
   }
 
 private:
@@ -321,8 +321,8 @@ private:
              && (wanted.port == port || wanted.port == options.port);
     }
 
-    [[nodiscard]] traffic totals() const {
-      traffic result;
+    [[nodiscard]] listener_traffic totals() const {
+      listener_traffic result;
       for (const auto& x : counters) {
         result.active += x->active.load(std::memory_order_relaxed);
         result.total += x->total.load(std::memory_order_relaxed);
@@ -450,7 +450,7 @@ void proxy::cut(const std::string& key) {
   impl_->cut(key);
 }
 
-traffic proxy::totals(const std::string& key) const {
+listener_traffic proxy::totals(const std::string& key) const {
   return impl_->totals(key);
 }
 

@@ -79,7 +79,7 @@ struct backend_traffic {
   std::uint64_t total = 0;
 };
 
-struct traffic {
+struct listener_traffic {
   /// Client connections now, waiting ones included.
   std::uint32_t active = 0;
   std::uint64_t total = 0;
@@ -128,7 +128,7 @@ public:
   void cut(const std::string& key);
 
   /// All zero for an unknown key.
-  [[nodiscard]] traffic totals(const std::string& key) const;
+  [[nodiscard]] listener_traffic totals(const std::string& key) const;
 
 private:
   class impl;
