@@ -1,6 +1,7 @@
 # Checks the include arrows of docs/ARCHITECTURE.md:
 #   cmake -DSOURCE=<repository> -P tests/arrows.cmake
 # Fails with every include that goes against them.
+cmake_minimum_required(VERSION 3.25)
 
 set(faults "")
 
