@@ -57,7 +57,8 @@ struct child {
   unique_fd pidfd;
 };
 
-/// Starts a program; returns when it is executed, about 0.1 ms later.
+/// Starts a program; returns when it is executed, a fraction of a
+/// millisecond later (measured 0.85 ms while all processors were busy).
 ///
 /// A fault names in `call` the stage that failed: "argv" or "environment" (a
 /// string that cannot be passed), "open" (/dev/null), "fcntl" (moving a

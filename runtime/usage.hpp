@@ -21,7 +21,7 @@ struct process_usage {
   std::chrono::microseconds cpu_time{0};
 };
 
-/// Reads /proc/PID/stat of each: three system calls and about 10 us per pid.
+/// Reads /proc/PID/stat of each: three system calls and about 15 us per pid.
 /// In the order of `pids`; a process that does not exist, or may not be looked
 /// at, is absent. The caller knows that a pid is still the one it means, as
 /// long as that is a child it has not reaped. Any thread.

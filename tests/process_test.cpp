@@ -16,6 +16,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -27,7 +28,10 @@
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <net/if.h>
 #include <netinet/in.h>
+#include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -183,12 +187,18 @@ struct socket_on_loopback {
   std::uint16_t port = 0;
 };
 
-// Free now; the kernel hands out ports at random, so it will hardly give the
-// same one to somebody else in the meantime.
+// A port below those that the kernel gives to clients: while many connections
+// come and go on the machine, a port asked of the kernel is soon taken by one
+// of them. Test programs that run at once start at different places.
 std::uint16_t free_port() {
-  const socket_on_loopback socket{false, false};
-  REQUIRE(socket.usable);
-  return socket.port;
+  static std::atomic<int> next{::getpid() * 61};
+  for (int i = 0; i < 10'000; ++i) {
+    const auto port = static_cast<std::uint16_t>(20'000 + next++ % 10'000);
+    if (!port_obstacle(port))
+      return port;
+  }
+  FAIL("no free port");
+  return 0;
 }
 
 unique_fd connect_to(std::uint16_t port) {
@@ -262,7 +272,11 @@ struct world {
     while (!condition()) {
       REQUIRE(std::chrono::steady_clock::now() < deadline);
       loop.restart();
-      loop.run_one_for(100ms);
+      if (loop.run_one_for(100ms) == 0 && all->size() == 0 && !condition())
+        FAIL("nothing can happen any more, last: "
+             << (events.empty()
+                     ? ""
+                     : events.back().what + ' ' + events.back().text));
     }
   }
 
@@ -995,6 +1009,54 @@ TEST_CASE("a stop ends the waiting for readiness") {
   w.loop.restart();
   CHECK(w.loop.run_for(100ms) == 0);
   CHECK(w.story("a") == names{"launched", "exited"});
+}
+
+namespace {
+
+// Gives this thread a network of its own with one single port for clients, so
+// that a connect to it always meets itself. False without the privilege.
+bool enter_network_with_client_port(std::uint16_t port) {
+  if (::unshare(CLONE_NEWNET) != 0)
+    return false;
+  const unique_fd fd{::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)};
+  ifreq loopback{};
+  std::strcpy(loopback.ifr_name, "lo");  // NOLINT: fits
+  loopback.ifr_flags = IFF_UP | IFF_RUNNING;
+  if (::ioctl(fd.get(), SIOCSIFFLAGS, &loopback) != 0)
+    return false;
+  std::ofstream file{"/proc/sys/net/ipv4/ip_local_port_range"};
+  file << port << ' ' << port << std::endl;
+  const auto itself = connect_to(port);
+  const linger reset{1, 0};  // or the port would be in TIME_WAIT for a minute
+  return file.good() && itself
+         && ::setsockopt(itself.get(), SOL_SOCKET, SO_LINGER, &reset,
+                         sizeof(reset))
+                == 0;
+}
+
+}  // namespace
+
+TEST_CASE("a connect that meets itself does not count as ready") {
+  bool entered = false;
+  names story;
+  std::thread{[&] {
+    constexpr std::uint16_t port = 40'000;
+    entered = enter_network_with_client_port(port);
+    if (!entered)
+      return;
+    world w;
+    launch_request request;
+    request.argv = {"sleep", "1000"};
+    request.port = port;
+    request.ready = ready_condition::port;
+    w.all->launch("a", 1, request);
+    w.loop.run_for(100ms);
+    story = w.story("a");
+  }}.join();
+  if (entered)
+    CHECK(story == names{"launched"});
+  else
+    WARN("needs the right to make a network namespace");
 }
 
 // --- usage -------------------------------------------------------------------
