@@ -234,12 +234,11 @@ void rule_walk::command_rules(const process_spec& x, const std::string& path) {
   for (std::size_t i = 0; i < x.argv.size(); ++i) {
     auto& argument = x.argv[i];
     auto argument_path = x.shell ? command : element_path(command, i);
+    // Only an argument of a program may say nothing: ["psql", "-c", ""].
     if (argument.find_first_not_of(" \t\r\n") == std::string::npos
-        && (x.shell || argument.empty()))
+        && (x.shell || i == 0))
       blame(argument_path, "is empty",
-            i == 0    ? "name a program"
-            : x.shell ? "write a command"
-                      : "remove it");
+            i == 0 ? "name a program" : "write a command");
     else if (holds_nul(argument))
       blame(argument_path, "holds a NUL character, which no argument can",
             "remove \\u0000");

@@ -41,11 +41,11 @@ std::string program_problem(const std::string& program,
     path += (path.empty() ? "" : ":") + path_suffix;
   const auto found = resolve_program(program, path, cwd);
   if (const auto* fault = std::get_if<os_fault>(&found))
-    return fault->code == ENOENT ? "command not found" : words_for(fault->code);
+    return fault->code == ENOENT ? "not found" : words_for(fault->code);
   const auto& file = std::get<std::string>(found);
   struct stat info {};
   if (::stat(file.c_str(), &info) != 0)
-    return errno == ENOENT ? "command not found" : words_for(errno);
+    return errno == ENOENT ? "not found" : words_for(errno);
   if (S_ISDIR(info.st_mode))
     return "is a folder";
   return ::access(file.c_str(), X_OK) == 0 ? std::string{} : "not executable";
