@@ -107,6 +107,14 @@ public:
     return scribe_impl::consume(context, data, size);
   }
 
+  /// Ends the connection so that the loop finds it ended, and the broker with
+  /// it: CAF's graceful_shutdown() would wait for a peer that is silent, and
+  /// keep the broker's entry. Only on the thread of the multiplexer.
+  void abandon() {
+    if (!detached())
+      ::shutdown(stream_.fd(), SHUT_RDWR);
+  }
+
 private:
   // Layout: type 1, padding 2, flags 1, payload length 4, operation data 8,
   // source 8, destination 8 bytes; big-endian.
@@ -425,15 +433,6 @@ caf::error handshake_error(const std::string& path, const caf::error& why) {
   }
 }
 
-/// Closes a connection on which the other side stays silent.
-void abandon(default_multiplexer& loop,
-             const caf::intrusive_ptr<scribe>& peer) {
-  loop.post([peer] {
-    if (!peer->detached())
-      peer->graceful_shutdown();
-  });
-}
-
 }  // namespace
 
 caf::error make_error(ipc_errc code, std::string text) {
@@ -461,7 +460,7 @@ void configure(caf::actor_system_config& config, ipc_role role) {
       .set("scheduler.max-threads", threads)
       .set("middleman.workers", std::size_t{0})
       .set("middleman.attach-utility-actors", true)
-      .set("middleman.heartbeat-interval", std::size_t{0})
+      .set("middleman.heartbeat-interval", caf::timespan{0})
       .set("middleman.app-identifiers", std::vector<std::string>{ipc_protocol});
   config.add_error_category(
       category, [](std::uint8_t, caf::atom_value, const caf::message& context) {
@@ -565,11 +564,7 @@ caf::expected<caf::strong_actor_ptr> connect_actor(
       .receive(
           [&](const caf::node_id&, caf::strong_actor_ptr& whom,
               const std::set<std::string>& offered) {
-            if (!whom)
-              result = make_error(
-                  ipc_errc::nothing_published,
-                  socket_path + ": the supervisor is not ready; try again");
-            else if (!sys.assignable(offered, types))
+            if (!whom || !sys.assignable(offered, types))
               result = make_error(ipc_errc::wrong_interface,
                               socket_path
                                 + ": offers another interface; use the pup "
@@ -578,8 +573,9 @@ caf::expected<caf::strong_actor_ptr> connect_actor(
               result = std::move(whom);
           },
           [&](caf::error& why) { result = handshake_error(socket_path, why); });
-  if (!result)
-    abandon(*loop, peer);
+  // A wrong interface leaves a sound link, which CAF may use for other actors.
+  if (!result && ipc_code(result.error()) != ipc_errc::wrong_interface)
+    loop->post([peer] { peer->abandon(); });
   return result;
 }
 

@@ -17,7 +17,7 @@
 // comes back as it is.
 #pragma once
 
-#include <caf/all.hpp>
+#include "pup/actors/caf.hpp"
 
 #include <chrono>
 #include <cstdint>
@@ -51,7 +51,6 @@ enum class ipc_errc : std::uint8_t {
   wrong_interface,       ///< the published actor is of another type
   timed_out,             ///< it did not answer in time (stopped, overloaded)
   connection_lost,       ///< it ended, or closed the connection on us
-  nothing_published,     ///< it listens, but has no actor to offer
   path_too_long,         ///< more than socket_path_bytes
   system,                ///< a system call failed
 };
