@@ -58,10 +58,9 @@ struct virtual_time {
   caf::scheduler::test_coordinator& scheduler;
 
   virtual_time()
-    : sys(cfg.set("scheduler.policy", caf::atom("testing"))),
-      scheduler(
-        dynamic_cast<caf::scheduler::test_coordinator&>(sys.scheduler())) {
-  }
+      : sys(cfg.set("scheduler.policy", caf::atom("testing"))),
+        scheduler(
+            dynamic_cast<caf::scheduler::test_coordinator&>(sys.scheduler())) {}
 
   virtual_time(const virtual_time&) = delete;
   virtual_time& operator=(const virtual_time&) = delete;
@@ -78,7 +77,7 @@ struct virtual_time {
     }
     CHECK(census() == 0);
     if (census() != 0)
-      sys.await_actors_before_shutdown(false); // ~actor_system would hang
+      sys.await_actors_before_shutdown(false);  // ~actor_system would hang
     scheduler.clock().cancel_all();
   }
 
@@ -139,4 +138,4 @@ private:
   std::vector<caf::actor_addr> owned_;
 };
 
-} // namespace pup::test
+}  // namespace pup::test
