@@ -425,7 +425,7 @@ SCENARIO("instances are told who they are, and env wins") {
     const auto body = get(port, "/env?" + name).body;
     return body.substr(0, body.find('\n'));
   };
-  for (const std::uint16_t n : {1, 2}) {
+  for (const std::uint16_t n : {std::uint16_t{1}, std::uint16_t{2}}) {
     const auto port = std::to_string(ports[n]);
     CHECK(variable(ports[n], "PUP_ID") == "web-" + std::to_string(n));
     CHECK(variable(ports[n], "PUP_NAME") == "told");
@@ -453,7 +453,7 @@ SCENARIO("what instances say is kept in the state folder") {
   const port_range ports{3};
   box.write("config.json", config({web(ports, 2)}, R"("name": "said")"));
   start(box);
-  for (const std::uint16_t n : {1, 2})
+  for (const std::uint16_t n : {std::uint16_t{1}, std::uint16_t{2}})
     CHECK(box.read("state/said/web-" + std::to_string(n) + ".log")
           == "listening on 127.0.0.1 port " + std::to_string(ports[n]) + '\n');
 }
