@@ -123,7 +123,7 @@ SCENARIO_METHOD(cluster_world, "a cluster starts its instances") {
   m->becomes_ready = false;
   start(web(3));
   CHECK(m->take_log()
-        == strings{"launch web-1", "launch web-2", "launch web-3", "open web"});
+        == strings{"open web", "launch web-1", "launch web-2", "launch web-3"});
   auto came_up = operate(verb::await);
   CHECK(came_up->pending());
   m->ready("web-2");
@@ -136,8 +136,7 @@ SCENARIO_METHOD(cluster_world, "a cluster starts its instances") {
   run();
   CHECK(m->listeners["web"].shown == " 1 2 3");
   CHECK(texts(came_up)
-        == strings{"web-1 + ready", "web-2 + ready", "web-3 + ready",
-                   "web + listening"});
+        == strings{"web-1 + ready", "web-2 + ready", "web-3 + ready"});
   const auto now = status();
   CHECK(now.state == run_state::running);
   CHECK(now.is_cluster);
@@ -226,7 +225,7 @@ SCENARIO_METHOD(cluster_world, "a crashed instance is started again at once") {
   const auto life = m->launched.at(1).life;
   end("web-2", 3);
   CHECK(m->take_log()
-        == strings{"launch web-2", "publish web: 1", "publish web: 1 2"});
+        == strings{"publish web: 1", "launch web-2", "publish web: 1 2"});
   CHECK(m->launched.back().life > life);
   const auto now = status().instances.at(1);
   CHECK(now.state == run_state::ready);
@@ -248,7 +247,9 @@ SCENARIO_METHOD(cluster_world, "the delay between restarts doubles") {
     const auto high = std::min<std::chrono::milliseconds>(base * 12 / 10, 10s);
     advance(low - 1ms);
     CHECK_FALSE(runs("worker"));
-    advance(high - low + 2ms);
+    // In steps: a life of a second would end the series.
+    for (auto left = high - low + 2ms; left > 0ms && !runs("worker"); left -= 1ms)
+      advance(1ms);
     CHECK(runs("worker"));
     base *= 2;
   }
@@ -428,7 +429,7 @@ SCENARIO_METHOD(cluster_world, "a launch that fails says why") {
   const std::string why =
       "port 8001 is in use by pid 7; starting again in 1000 ms";
   CHECK(texts(came_up)
-        == strings{"web-1 + ready", "web-2 - " + why, "web + listening"});
+        == strings{"web-1 + ready", "web-2 - " + why});
   const auto now = status();
   CHECK(now.state == run_state::degraded);
   CHECK(now.reason == "web-2: " + why);
@@ -636,7 +637,7 @@ SCENARIO_METHOD(cluster_world, "scaling a cluster that is still starting") {
   run();
   CHECK(texts(came_up)
         == strings{"web-1 + ready", "web-2 - stopped by a later request",
-                   "web-3 - stopped by a later request", "web + listening"});
+                   "web-3 - stopped by a later request"});
   CHECK(texts(scaled)
         == strings{"web-1 + ready", "web-2 + stopped", "web-3 + stopped"});
 }
@@ -739,6 +740,7 @@ SCENARIO_METHOD(cluster_world, "start while stopping") {
 SCENARIO_METHOD(cluster_world,
                 "stop while starting, before there is a process") {
   m->launches = false;
+  m->obeys = false;
   start(web(1));
   auto came_up = operate(verb::await);
   auto stopped = operate(verb::stop);
@@ -845,7 +847,7 @@ SCENARIO_METHOD(cluster_world, "a stop answers who waits for the port") {
   caf::anon_send_exit(world.proxy, caf::exit_reason::kill);
   auto started = operate(verb::start);
   auto stopped = operate(verb::stop);
-  run();
+  advance(31s);  // it drains in vain
   CHECK_FALSE(started->pending());
   CHECK_FALSE(stopped->pending());
 }
@@ -880,7 +882,7 @@ SCENARIO_METHOD(cluster_world, "the balancer's actor fails") {
       auto scaled = scale_to(1);  // meanwhile: waits for a balancer to drain
       CHECK(states() == "1:ready 2:draining");
       advance(120ms);
-      CHECK(m->take_log() == strings{"publish web: 1 2d", "attach web"});
+      CHECK(m->take_log() == strings{"attach web", "publish web: 1 2d"});
       m->clients_leave("web", 2);
       run();
       CHECK(texts(scaled) == strings{"web-2 + stopped"});
