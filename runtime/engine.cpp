@@ -591,9 +591,12 @@ bool engine::watch(connection& c, side at, std::uint32_t events, bool add) {
 void engine::update_accepting(listener& l) {
   const bool room = l.limits.max_connections == 0
                     || l.active < l.limits.max_connections;
+  // Once backends refuse, whoever is being connected may have to wait as well.
+  const bool may_wait
+      = l.parked.size == 0
+        || l.parked.size + l.connecting.size < bounds::parked;
   const bool wanted = l.socket && room && !paused_until_
-                      && !l.backends->set.eligible().empty()
-                      && l.parked.size < bounds::parked;
+                      && !l.backends->set.eligible().empty() && may_wait;
   if (wanted == l.accepting || !l.socket)
     return;
   const handle h{l.index, l.stamp, kind_listener};
@@ -811,10 +814,14 @@ void engine::place(connection& c) {
   if (wanted == phase::connecting) {
     c.deadline = now() + l.limits.connect_timeout;
     want_deadline(c.deadline);
-  } else if (l.limits.idle_timeout > 0ms && !l.idle_tick) {
+    return;
+  }
+  if (l.limits.idle_timeout > 0ms && !l.idle_tick) {
     l.idle_tick = now() + l.tick_period();
     want_deadline(*l.idle_tick);
   }
+  if (!l.accepting)
+    update_accepting(l);
 }
 
 // -- moving bytes -------------------------------------------------------------

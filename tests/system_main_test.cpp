@@ -158,8 +158,8 @@ SCENARIO("a running cluster is scaled to 6, 2, 0 and 4") {
   check_turns(served(ports[0], 12), numbered(6), 2);
 
   expect(box.pup({"--id", "web", "--instances", "2"}),
-         "web: 6 -> 2 instances\n  web-6: stopped\n  web-5: stopped\n"
-         "  web-4: stopped\n  web-3: stopped\n");
+         "web: 6 -> 2 instances\n  web-3: stopped\n  web-4: stopped\n"
+         "  web-5: stopped\n  web-6: stopped\n");
   now = box.unit("web");
   CHECK(ids_of(now) == numbered(2));
   for (const auto& [id, pid] : pids_of(now))
@@ -169,7 +169,7 @@ SCENARIO("a running cluster is scaled to 6, 2, 0 and 4") {
   check_turns(served(ports[0], 6), numbered(2), 3);
 
   expect(box.pup({"--id", "web", "--instances", "0"}),
-         "web: 2 -> 0 instances\n  web-2: stopped\n  web-1: stopped\n");
+         "web: 2 -> 0 instances\n  web-1: stopped\n  web-2: stopped\n");
   now = box.unit("web");
   CHECK(text_of(now.at("state")) == "stopped");
   CHECK(now.at("instances").as_array().empty());
@@ -196,7 +196,7 @@ SCENARIO("a cluster is scaled by differences") {
          "web: 3 -> 2 instances\n  web-3: stopped\n");
   expect(box.pup({"scale", "web", "2"}), "web: 2 instances\n");
   expect(box.pup({"scale", "web", "-9"}),
-         "web: 2 -> 0 instances\n  web-2: stopped\n  web-1: stopped\n");
+         "web: 2 -> 0 instances\n  web-1: stopped\n  web-2: stopped\n");
 }
 
 SCENARIO("source-ip-hash keeps each client with its instance") {
