@@ -9,13 +9,14 @@ duration backoff::next(bool stable, double random) {
     failures_ = 0;
   if (failures_++ == 0)
     return rule_.first;
-  // 2^20 * 100 ms is over a day: above every max, far from overflow.
+  // In milliseconds until max has cut it: 2^20 steps would overflow nanoseconds
+  // from 2.5 h on. 2^20 * 100 ms is over a day.
   const auto doublings = std::min<std::uint32_t>(failures_ - 2, 20);
-  const auto base = std::min<duration>(rule_.step * (1LL << doublings),
-                                       rule_.max);
+  const duration base = std::min<std::chrono::milliseconds>(
+      rule_.step * (1LL << doublings), rule_.max);
   const auto spread = std::chrono::duration_cast<duration>(
-    std::chrono::duration<double, duration::period>(
-      static_cast<double>(base.count()) * (0.8 + 0.4 * random)));
+      std::chrono::duration<double, duration::period>(
+          static_cast<double>(base.count()) * (0.8 + 0.4 * random)));
   return std::max<duration>(rule_.first, std::min<duration>(spread, rule_.max));
 }
 
@@ -50,7 +51,7 @@ decision supervision::ended(const std::string& id, bool normal, bool stable,
       children_.erase(i);
       return leave{true};
   }
-  if (!admit(now))
+  if (!within_intensity(now))
     return give_up{};
   const auto delay = i->delays.next(stable, random);
   auto result = affected(i);
@@ -71,31 +72,27 @@ std::vector<std::string> supervision::ids() const {
   return result;
 }
 
-std::size_t supervision::recent(time_point now) const {
-  return static_cast<std::size_t>(
-    std::count_if(restarts_.begin(), restarts_.end(),
-                  [&](time_point t) { return t + limit_.period >= now; }));
-}
-
 supervision::iterator supervision::find(const std::string& id) {
   return std::find_if(children_.begin(), children_.end(),
                       [&](const child& x) { return x.id == id; });
 }
 
-bool supervision::admit(time_point now) {
+bool supervision::within_intensity(time_point now) {
   if (!limit_.limit)
     return true;
   while (!restarts_.empty() && restarts_.front() + limit_.period < now)
     restarts_.pop_front();
+  if (restarts_.size() >= *limit_.limit)
+    return false;
   restarts_.push_back(now);
-  return restarts_.size() <= *limit_.limit;
+  return true;
 }
 
 restart supervision::affected(iterator ended) {
   if (strategy_ == strategy::one_for_one)
     return {{}, {ended->id}, {}};
-  const auto first
-    = strategy_ == strategy::one_for_all ? children_.begin() : ended;
+  const auto first =
+      strategy_ == strategy::one_for_all ? children_.begin() : ended;
   restart result;
   for (auto i = first; i != children_.end(); ++i) {
     if (i != ended)
@@ -111,4 +108,4 @@ restart supervision::affected(iterator ended) {
   return result;
 }
 
-} // namespace pup
+}  // namespace pup

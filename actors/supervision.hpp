@@ -10,7 +10,9 @@
 //   restart type  permanent     always
 //                 transient     after an abnormal end only
 //                 temporary     never (and its spec is forgotten)
-//   intensity     more than `limit` restarts within `period`: give up
+//   intensity     more than `limit` restarts within `period`: give up. A
+//                 restart counts until `period` after it, inclusive; the
+//                 restart of a group counts once.
 //   backoff       `first` delay, then doubling from `step` to `max` while the
 //                 child ends before or soon after it became ready
 //
@@ -38,15 +40,15 @@ enum class restart_type : std::uint8_t { permanent, transient, temporary };
 /// Restarts allowed within a period. OTP's default is 1 in 5 s; what a process
 /// manager wants comes from its configuration.
 struct intensity {
-  std::optional<std::uint32_t> limit; ///< empty: no limit
+  std::optional<std::uint32_t> limit;  ///< empty: no limit
   std::chrono::milliseconds period{60'000};
 };
 
 /// Delays between a child's end and its restart.
 struct backoff_rule {
-  std::chrono::milliseconds first{0};    ///< after a stable life
-  std::chrono::milliseconds step{100};   ///< second delay of a failing series
-  std::chrono::milliseconds max{10'000}; ///< upper end of the doubling
+  std::chrono::milliseconds first{0};     ///< after a stable life
+  std::chrono::milliseconds step{100};    ///< second delay of a failing series
+  std::chrono::milliseconds max{10'000};  ///< upper end of the doubling
   /// A life that was ready for this long ends a failing series. 1 s: long
   /// enough to tell a crash at start from one in service.
   std::chrono::milliseconds stable_after{1'000};
@@ -55,12 +57,12 @@ struct backoff_rule {
 /// The delays of one child's failing series.
 class backoff {
 public:
-  explicit backoff(backoff_rule rule) : rule_(rule) {
-  }
+  explicit backoff(backoff_rule rule) : rule_(rule) {}
 
   /// Delay before the next restart. `stable`: the ended life had been ready for
   /// rule.stable_after. `random` is uniform in [0, 1): spreads a delay by 20 %
-  /// either way so that many children do not start in step; never above max.
+  /// either way so that many children do not start in step. Never below first,
+  /// never above max unless first is. `first` itself is exact.
   duration next(bool stable, double random);
 
   void reset() {
@@ -73,12 +75,13 @@ public:
 
 private:
   backoff_rule rule_;
-  std::uint32_t failures_ = 0; // restarts of the current failing series
+  std::uint32_t failures_ = 0;  // restarts of the current failing series
 };
 
 /// Decision: stop the siblings in `stop`, in this order (the reverse of their
-/// start), then, after the delay, start those in `start`, in this order. A
-/// temporary sibling is in `stop` only, and forgotten.
+/// start), then start those in `start`, in this order, but not before `delay`
+/// has passed since the child's end. A temporary sibling is in `stop` only, and
+/// forgotten.
 struct restart {
   std::vector<std::string> stop;
   std::vector<std::string> start;
@@ -96,8 +99,7 @@ using decision = std::variant<restart, leave, give_up>;
 
 class supervision {
 public:
-  supervision(strategy how, intensity limit) : strategy_(how), limit_(limit) {
-  }
+  supervision(strategy how, intensity limit) : strategy_(how), limit_(limit) {}
 
   /// Appends a child. False: the id is taken.
   bool add(std::string id, restart_type type, backoff_rule rule = {});
@@ -117,9 +119,6 @@ public:
   /// Ids in start order.
   std::vector<std::string> ids() const;
 
-  /// Restarts inside the window that ends at `now`.
-  std::size_t recent(time_point now) const;
-
 private:
   struct child {
     std::string id;
@@ -130,13 +129,13 @@ private:
   using iterator = std::vector<child>::iterator;
 
   iterator find(const std::string& id);
-  bool admit(time_point now);
+  bool within_intensity(time_point now);
   restart affected(iterator ended);
 
   strategy strategy_;
   intensity limit_;
   std::vector<child> children_;
-  std::deque<time_point> restarts_; // oldest first; at most limit + 1
+  std::deque<time_point> restarts_;  // oldest first; at most limit
 };
 
-} // namespace pup
+}  // namespace pup

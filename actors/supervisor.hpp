@@ -10,16 +10,32 @@
 //   }});
 //   pup::supervisor_actor root = pup::spawn_supervisor(sys, std::move(spec));
 //
-// Children start in order and stop in reverse. A child with `await_ready` must
-// send child_ready before the next one starts. It is stopped by an exit message
-// (caf::exit_reason::user_shutdown) and killed when it has not ended within its
-// `shutdown` time. When the restart intensity is exceeded the supervisor stops
-// its children in reverse and ends with fault::gave_up, which its own supervisor
-// sees as an abnormal end. An exit message to the supervisor stops it in order;
-// a second one kills what is left at once.
+// Children start in order and stop in reverse, one after the other. While a
+// child with `await_ready` waits for its start or has not sent child_ready yet,
+// none of those behind it is started or restarted. A child is stopped by an
+// exit message (caf::exit_reason::user_shutdown) and killed when it has not
+// ended within its `shutdown` time. When the restart intensity is exceeded the
+// supervisor stops its children and ends with fault::gave_up, which its own
+// supervisor sees as an abnormal end. An exit message to the supervisor, or the
+// end of its parent, stops it in order; a second exit message kills what is
+// left at once. A supervisor that is killed itself takes its children with it.
 //
 // An abnormal end is any exit reason but none, exit_reason::normal and
 // exit_reason::user_shutdown (OTP: normal, shutdown).
+//
+// The answers to the requests of supervisor_actor:
+//
+//   child_spec       adds a child behind the others and tells its state; a
+//   failed
+//                    start is an end like any other, the child stays. The id is
+//                    taken or there is no start function: fault::bad_request
+//   terminate_child  when it is gone; a temporary child is forgotten then
+//   restart_child    of a child that waits or is stopped; else bad_request
+//   delete_child     of a child that is stopped; else bad_request
+//
+// fault::no_such_id for a child that is unknown, fault::shutting_down when it
+// is too late. The restart of a group starts what was terminated, too (as in
+// OTP).
 #pragma once
 
 #include "pup/actors/protocol.hpp"
@@ -34,8 +50,8 @@ namespace pup {
 
 /// What a start function gets. Valid during the call only.
 struct start_context {
-  caf::local_actor* self;   ///< the supervisor: spawn the child through it
-  const caf::message& kept; ///< what the previous life sent with `keep`
+  caf::local_actor* self;    ///< the supervisor: spawn the child through it
+  const caf::message& kept;  ///< what the previous life sent with `keep`
 };
 
 /// How a child is started, restarted and stopped.
@@ -43,11 +59,13 @@ struct child_spec {
   /// Unique among the supervisor's children.
   std::string id;
   /// Spawns the child on the supervisor's thread; must not block. An exception
-  /// or a null handle counts as an abnormal end of the child.
+  /// or a null handle counts as an abnormal end of the child. The child must
+  /// not be linked to the supervisor: its end would stop that.
   std::function<caf::strong_actor_ptr(start_context&)> start;
   restart_type restart = restart_type::permanent;
   /// Time to end after the exit message. Empty: as long as it takes (right for
-  /// children that are supervisors). 5 s is OTP's default for workers.
+  /// children that are supervisors). 0: killed without an exit message. 5 s is
+  /// OTP's default for workers.
   std::optional<std::chrono::milliseconds> shutdown{5'000};
   /// The next child starts only after this one has sent child_ready.
   bool await_ready = false;
@@ -67,10 +85,10 @@ struct supervisor_spec {
 std::vector<std::string> check(const supervisor_spec& spec);
 
 /// Spawns a supervisor, as a root or (the second) as a child of an actor, which
-/// is to monitor it. A spec with faults ends it with fault::bad_request before
-/// any child is started.
+/// is to monitor it, and with whose end it stops. A spec with faults ends it
+/// with fault::bad_request before any child is started.
 supervisor_actor spawn_supervisor(caf::actor_system& sys, supervisor_spec spec);
 supervisor_actor spawn_supervisor(caf::local_actor* parent,
                                   supervisor_spec spec);
 
-} // namespace pup
+}  // namespace pup

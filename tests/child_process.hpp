@@ -83,6 +83,14 @@ public:
     check(::kill(pid_, number) == 0, "kill");
   }
 
+  /// SIGSTOP, and waits until all its threads rest.
+  void stop() const {
+    signal(SIGSTOP);
+    int status = 0;
+    check(::waitpid(pid_, &status, WUNTRACED) == pid_ && WIFSTOPPED(status),
+          "waitpid");
+  }
+
   /// kill -9, and waits until it is gone.
   void kill() {
     if (pid_ <= 0)

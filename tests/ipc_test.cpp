@@ -544,7 +544,7 @@ SCENARIO("a stopped supervisor is reported, and serves again when continued") {
   client_node client;
   auto before = client.dial(f.path);
   REQUIRE(before);
-  f.server->signal(SIGSTOP);
+  f.server->stop();
 
   CHECK(code_of(client_node{}.dial(f.path, 100ms)) == ipc_errc::timed_out);
   auto late =
