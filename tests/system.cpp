@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <cerrno>
 #include <charconv>
 #include <csignal>
@@ -225,7 +226,7 @@ process::process(process&& other) noexcept
 process::~process() {
   if (pid_ <= 0)
     return;
-  ::kill(pid_, SIGKILL);
+  ::kill(-pid_, SIGKILL);
   ::waitpid(pid_, nullptr, 0);
 }
 
@@ -409,9 +410,11 @@ std::string text_of(const endpoint& to) {
   return to.host + " port " + std::to_string(to.port);
 }
 
-/// Value of a header; the server of the tests writes it in this case.
-std::size_t content_length(const std::string& head) {
-  constexpr std::string_view name = "\r\nContent-Length: ";
+/// 0 when the head does not say. Names of headers may be in any case.
+std::size_t content_length(std::string head) {
+  std::transform(head.begin(), head.end(), head.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
+  constexpr std::string_view name = "\r\ncontent-length: ";
   const auto at = head.find(name);
   std::size_t result = 0;
   if (at != std::string::npos)

@@ -77,7 +77,8 @@ struct finished {
   std::chrono::milliseconds wall{};
 };
 
-/// A program that runs beside the test. Killed and reaped by the destructor.
+/// A program that runs beside the test, in a process group of its own. The
+/// destructor kills the group and reaps it.
 class process {
 public:
   explicit process(const command_line& what);

@@ -62,6 +62,15 @@ names served(std::uint16_t port, std::size_t count) {
   return result;
 }
 
+/// Clients that do not reach the same instance any more, for short messages.
+std::map<std::string, std::string> differences(const names& a, const names& b) {
+  std::map<std::string, std::string> result;
+  for (std::size_t i = 0; i < a.size(); ++i)
+    if (a[i] != b[i])
+      result["client " + std::to_string(i)] = a[i] + " -> " + b[i];
+  return result;
+}
+
 std::map<std::string, int> tally(const names& all) {
   std::map<std::string, int> result;
   for (const auto& x : all)
@@ -208,9 +217,10 @@ SCENARIO("source-ip-hash keeps each client with its instance") {
             config({web(ports, 4, R"("strategy": "source-ip-hash")")}));
   start(box);
 
+  const std::map<std::string, std::string> none_moved;
   const auto first = by_source(ports[0]);
   CHECK(tally(first).size() == 4);
-  CHECK(by_source(ports[0]) == first);
+  CHECK(differences(first, by_source(ports[0])) == none_moved);
 
   WHEN("two instances join and leave again") {
     REQUIRE(box.pup({"scale", "web", "6"}).code == 0);
@@ -226,7 +236,7 @@ SCENARIO("source-ip-hash keeps each client with its instance") {
     CHECK(moved > 51);
     CHECK(moved < 109);
     REQUIRE(box.pup({"scale", "web", "4"}).code == 0);
-    CHECK(by_source(ports[0]) == first);
+    CHECK(differences(first, by_source(ports[0])) == none_moved);
   }
   WHEN("one instance stops and starts again") {
     REQUIRE(box.pup({"stop", "web-2"}).code == 0);
@@ -235,12 +245,12 @@ SCENARIO("source-ip-hash keeps each client with its instance") {
       CHECK((first[i] == "web-2" ? without[i] != "web-2"
                                  : without[i] == first[i]));
     REQUIRE(box.pup({"start", "web-2"}).code == 0);
-    CHECK(by_source(ports[0]) == first);
+    CHECK(differences(first, by_source(ports[0])) == none_moved);
   }
   WHEN("pup itself is started anew") {
     REQUIRE(box.pup({"terminate"}).code == 0);
     start(box);
-    CHECK(by_source(ports[0]) == first);
+    CHECK(differences(first, by_source(ports[0])) == none_moved);
   }
 }
 
