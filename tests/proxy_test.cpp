@@ -301,7 +301,7 @@ struct fixture {
     port = result.port;
   }
 
-  traffic totals() {
+  listener_traffic totals() {
     return balancer.totals("app");
   }
 
