@@ -161,28 +161,30 @@ private:
     if (id_ || instances_)
       return scale_by_options();
     if (words_.empty())
-      return "pup: what is to be done? pup --help lists the commands";
+      return "pup: a command is missing; pup --help lists them";
     const auto word = words_.front();
     words_.erase(words_.begin());
     if (word == "start")
       return start();
     if (word == "run")
-      return one_word(command_kind::run, command_.config, false, "CONFIG");
+      return one_word(word, command_kind::run, command_.config, false,
+                      "CONFIG");
     if (word == "status" || word == "ls")
-      return one_word(command_kind::status, command_.id, false, "ID");
+      return one_word(word, command_kind::status, command_.id, false, "ID");
     if (word == "scale")
       return scale_by_words();
     if (word == "stop" || word == "restart") {
       command_.action = word == "stop" ? verb::stop : verb::restart;
-      return one_word(command_kind::operate, command_.id, true, "ID|all");
+      return one_word(word, command_kind::operate, command_.id, true, "ID|all");
     }
     if (word == "validate")
-      return one_word(command_kind::validate, command_.config, true, "CONFIG");
+      return one_word(word, command_kind::validate, command_.config, true,
+                      "CONFIG");
     std::string none;
     if (word == "terminate")
-      return one_word(command_kind::terminate, none, false, "");
+      return one_word(word, command_kind::terminate, none, false, "");
     if (word == "version")
-      return one_word(command_kind::version, none, false, "");
+      return one_word(word, command_kind::version, none, false, "");
     if (word == "help") {
       command_.kind = command_kind::help;
       return {};
@@ -205,20 +207,21 @@ private:
              || ends(".jsonc") || is_file_(word);
     };
     if (looks_like_file())
-      return one_word(command_kind::start_config, command_.config, true,
-                      "CONFIG");
+      return one_word("start", command_kind::start_config, command_.config,
+                      true, "CONFIG");
     command_.action = verb::start;
-    return one_word(command_kind::operate, command_.id, true, "ID|all");
+    return one_word("start", command_kind::operate, command_.id, true,
+                    "ID|all");
   }
 
-  std::string one_word(command_kind kind, std::string& to, bool needed,
-                       const std::string& what) {
+  std::string one_word(const std::string& name, command_kind kind,
+                       std::string& to, bool needed, const std::string& what) {
     command_.kind = kind;
     if (words_.empty() && needed)
-      return "pup: " + what + " is missing; pup --help shows how";
+      return name + ": " + what + " is missing; pup --help shows how";
     if (words_.size() > (what.empty() ? 0U : 1U))
-      return "'" + words_.back() + "': one argument too many; pup --help "
-             "shows how";
+      return name + ": '" + words_.back()
+             + "' is one argument too many; pup --help shows how";
     if (!words_.empty())
       to = words_.front();
     return {};

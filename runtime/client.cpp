@@ -5,6 +5,7 @@
 #include "pup/runtime/place.hpp"
 #include "pup/runtime/process.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstdlib>
@@ -12,6 +13,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -48,10 +50,21 @@ text_style style_of_stdout() {
           && (no_colour == nullptr || *no_colour == '\0')};
 }
 
+/// "1.5 s"
+std::string in_seconds(milliseconds x) {
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%g s",
+                static_cast<double>(x.count()) / 1'000);
+  return text.data();
+}
+
 /// One actor system for the whole command.
 class session {
 public:
-  session() {
+  /// `limit`: what the user allows for each answer.
+  explicit session(std::optional<milliseconds> limit)
+    : answer_(std::min(limit.value_or(answer_timeout), answer_timeout)),
+      work_(limit.value_or(work_timeout)) {
     configure(config_, ipc_role::client);
     add_message_types(config_);
     sys_.emplace(config_);
@@ -59,20 +72,31 @@ public:
 
   /// Null after it has complained.
   control_actor connect_to(const running& x) {
-    auto found = connect<control_actor>(*sys_, x.socket, answer_timeout);
+    auto found = connect<control_actor>(*sys_, x.socket, answer_);
     if (found)
       return *found;
     error_ = text_of_error(found.error());
     return {};
   }
 
+  /// What needs no work.
   template <class... Ts>
-  auto ask(const control_actor& to, milliseconds timeout, Ts... xs) {
-    return call(*sys_, to, timeout, std::move(xs)...);
+  auto ask(const control_actor& to, Ts... xs) {
+    return call(*sys_, to, answer_, std::move(xs)...);
+  }
+
+  /// What ends when the work is done.
+  template <class... Ts>
+  auto order(const control_actor& to, Ts... xs) {
+    return call(*sys_, to, work_, std::move(xs)...);
   }
 
   const std::string& error() const {
     return error_;
+  }
+
+  [[nodiscard]] milliseconds work_limit() const {
+    return work_;
   }
 
   static std::string text_of_error(const caf::error& x) {
@@ -80,7 +104,17 @@ public:
     return text.empty() ? text_of(x) : text;
   }
 
+  /// Of an order: it was received, so it is carried out all the same.
+  [[nodiscard]] std::string text_of_order_error(const caf::error& x) const {
+    return ipc_code(x) == ipc_errc::timed_out
+             ? "pup: not done after " + in_seconds(work_)
+                 + ", but goes on; pup status shows how far it is"
+             : text_of_error(x);
+  }
+
 private:
+  milliseconds answer_;
+  milliseconds work_;
   caf::actor_system_config config_;
   std::optional<caf::actor_system> sys_;
   std::string error_;
@@ -109,25 +143,38 @@ wanted_supervisor wanted_by(const command& what) {
   return result;
 }
 
+/// Why nothing was found: the folder may be another user's.
+std::string not_running(const command& what, const std::vector<running>& all) {
+  std::string text = "pup: no supervisor is running";
+  if (what.name)
+    text = "pup: '" + *what.name + "' is not running";
+  else if (what.of_config)
+    text = "pup: nothing started from '" + *what.of_config + "' is running";
+  const auto env = process_environment();
+  const auto folder = runtime_parent(env);
+  struct stat info {};
+  if (all.empty() && ::stat(folder.c_str(), &info) == 0
+      && info.st_uid != env.user)
+    return text + " as uid " + std::to_string(env.user) + "; " + folder
+           + " belongs to uid " + std::to_string(info.st_uid)
+           + ", run the command as that user";
+  return text + "; start one with pup start CONFIG"
+         + (all.empty() ? "" : ", or choose with --name from " + list(all));
+}
+
 /// Finds the supervisor a command means, connected.
 std::variant<control_actor, exit_code> reach(const command& what, session& with) {
   const auto has_id = [&](const running& x, const std::string& id) {
     const auto control = with.connect_to(x);
-    return control && with.ask(control, answer_timeout, get_status{id});
+    return control && with.ask(control, get_status{id});
   };
   const auto all = discover(process_environment());
   const auto chosen = choose(all, wanted_by(what), has_id);
   if (const auto* several = std::get_if<ambiguous>(&chosen))
     return complain("pup: several supervisors run: " + list(several->candidates)
                     + "; choose one with --name");
-  if (std::holds_alternative<none_running>(chosen)) {
-    const auto which = what.name        ? "'" + *what.name + "' is"
-                       : what.of_config ? "none of '" + *what.of_config + "' is"
-                                        : "no supervisor is";
-    return complain("pup: " + which + " running; start one with pup start CONFIG"
-                      + (all.empty() ? "" : ", or choose from " + list(all)),
-                    exit_code::not_running);
-  }
+  if (std::holds_alternative<none_running>(chosen))
+    return complain(not_running(what, all), exit_code::not_running);
   const auto& found = std::get<running>(chosen);
   auto control = with.connect_to(found);
   if (!control)
@@ -143,8 +190,7 @@ exit_code finish(const report& answer) {
 }
 
 exit_code status(const command& what, const control_actor& control, session& with) {
-  const auto answer = with.ask(control, what.timeout.value_or(answer_timeout),
-                               get_status{what.id});
+  const auto answer = with.ask(control, get_status{what.id});
   if (!answer)
     return complain(session::text_of_error(answer.error()));
   print(what.json ? render_json(*answer) : render(*answer, style_of_stdout()));
@@ -154,10 +200,9 @@ exit_code status(const command& what, const control_actor& control, session& wit
 exit_code scale_cluster(const command& what, const control_actor& control,
                         session& with) {
   const auto answer
-    = with.ask(control, what.timeout.value_or(work_timeout),
-               scale{what.id, what.mode, what.count, what.wait});
+    = with.order(control, scale{what.id, what.mode, what.count, what.wait});
   if (!answer)
-    return complain(session::text_of_error(answer.error()));
+    return complain(with.text_of_order_error(answer.error()));
   print(render(*answer));
   const auto failures = render_failures(answer->outcomes);
   std::fputs(failures.c_str(), stderr);
@@ -166,35 +211,35 @@ exit_code scale_cluster(const command& what, const control_actor& control,
 
 exit_code operate_on(const command& what, const control_actor& control,
                      session& with) {
-  const auto answer = with.ask(control, what.timeout.value_or(work_timeout),
-                               operate{what.action, what.id, what.wait});
+  const auto answer = with.order(control,
+                                 operate{what.action, what.id, what.wait});
   if (!answer)
-    return complain(session::text_of_error(answer.error()));
+    return complain(with.text_of_order_error(answer.error()));
   return finish(*answer);
 }
 
 exit_code end_supervisor(const command& what, const control_actor& control,
                          session& with) {
-  const auto identity = with.ask(control, answer_timeout, get_status{});
+  const auto identity = with.ask(control, get_status{});
   if (!identity)
     return complain(session::text_of_error(identity.error()));
   // Opened before the end begins, so that the pid cannot be another's.
   unique_fd pidfd{static_cast<int>(
     ::syscall(SYS_pidfd_open, static_cast<pid_t>(identity->pid), 0U))};
-  const auto answer = with.ask(control, answer_timeout, terminate{});
+  const auto answer = with.ask(control, terminate{});
   if (!answer)
     return complain(session::text_of_error(answer.error()));
   if (!what.wait || !pidfd)
     return exit_code::done;
   pollfd ended{pidfd.get(), POLLIN, 0};
-  const auto timeout = what.timeout.value_or(work_timeout);
   int count = 0;
   do {
-    count = ::poll(&ended, 1, static_cast<int>(timeout.count()));
+    count = ::poll(&ended, 1, static_cast<int>(with.work_limit().count()));
   } while (count < 0 && errno == EINTR);
   if (count == 0)
-    return complain("pup: '" + identity->name
-                    + "' is still stopping; pup status shows what remains");
+    return complain("pup: '" + identity->name + "' is still stopping after "
+                    + in_seconds(with.work_limit())
+                    + "; pup status shows what remains");
   return exit_code::done;
 }
 
@@ -267,16 +312,15 @@ exit_code start(const command& what) {
   auto asked = what;
   asked.name = started.name;
   asked.of_config.reset();
-  session with;
+  session with{what.timeout};
   auto reached = reach(asked, with);
   if (const auto* code = std::get_if<exit_code>(&reached))
     return *code;
   const auto& control = std::get<control_actor>(reached);
-  const auto answer = with.ask(control, what.timeout.value_or(work_timeout),
-                               operate{verb::await, "all", true});
+  const auto answer = with.order(control, operate{verb::await, "all", true});
   if (!answer)
-    return complain(session::text_of_error(answer.error()));
-  const auto now = with.ask(control, answer_timeout, get_status{});
+    return complain(with.text_of_order_error(answer.error()));
+  const auto now = with.ask(control, get_status{});
   if (now)
     print(render(*now, style_of_stdout()));
   const auto failures = render_failures(answer->outcomes);
@@ -303,7 +347,7 @@ exit_code run_client(const command& what) {
     return validate(what);
   if (what.kind == command_kind::start_config)
     return start(what);
-  session with;
+  session with{what.timeout};
   auto reached = reach(what, with);
   if (const auto* code = std::get_if<exit_code>(&reached))
     return *code;

@@ -27,8 +27,10 @@ pup::exit_code carry_out(const pup::command& what) {
 int main(int argc, char** argv) {
   try {
     const auto is_file = [](const std::string& path) {
+      // A folder may well have the name of a process.
       std::error_code ignored;
-      return std::filesystem::exists(path, ignored);
+      const auto kind = std::filesystem::status(path, ignored);
+      return std::filesystem::exists(kind) && !std::filesystem::is_directory(kind);
     };
     const auto parsed
       = pup::parse({argv + (argc > 0 ? 1 : 0), argv + argc}, is_file);
