@@ -141,9 +141,14 @@ std::string escape_placeholders(std::string_view text) {
       result += '%';
     result += text[i];
   }
-  // A last % must not join what follows it.
-  if (result.ends_with('%'))
-    result.replace(result.size() - 1, 1, "%{%}");
+  // A % at the end must not join what follows it, nor its own escape.
+  std::size_t last = 0;
+  while (result.ends_with('%')) {
+    result.pop_back();
+    ++last;
+  }
+  for (; last > 0; --last)
+    result += "%{%}";
   return result;
 }
 

@@ -243,16 +243,13 @@ void dependency_graph::judge(reader& in, const pup_spec& spec) const {
     return;
   std::unordered_map<std::string_view, std::size_t> indexes;
   std::vector<std::string_view> ids;
-  for (auto& x : spec.processes) {
-    if (!x.id.empty()) {
-      indexes.emplace(x.id, static_cast<std::size_t>(&x - &spec.processes[0]));
-      ids.push_back(x.id);
-    }
+  for (std::size_t i = 0; i < spec.processes.size(); ++i) {
+    std::string_view id = spec.processes[i].id;
+    if (id.empty())
+      continue;
+    indexes.emplace(id, i);
+    ids.push_back(id);
   }
-  struct arrow {
-    std::size_t to;
-    const edge* why;
-  };
   std::vector<std::vector<arrow>> arrows(spec.processes.size());
   for (auto& x : edges_) {
     auto target = indexes.find(x.to);
@@ -265,44 +262,52 @@ void dependency_graph::judge(reader& in, const pup_spec& spec) const {
              near ? "did you mean " + quote(*near) + '?'
                   : "use the id of an entry of `processes`");
   }
+  find_circles(in, spec, arrows);
+}
 
-  // Depth first without recursion, as a chain may have 4096 links. An arrow
-  // back to a process on the trail closes a circle.
+// Depth first without recursion, as a chain may have 4096 links. An arrow back
+// to a process on the trail closes a circle.
+void dependency_graph::find_circles(
+    reader& in, const pup_spec& spec,
+    const std::vector<std::vector<arrow>>& arrows) {
   enum class mark : std::uint8_t { fresh, on_trail, done };
-  struct step {
-    std::size_t process;
-    std::size_t next_arrow = 0;
-  };
   std::vector<mark> marks(arrows.size(), mark::fresh);
+  std::vector<std::size_t> next_arrow(arrows.size(), 0);
   for (std::size_t start = 0; start < arrows.size(); ++start) {
     if (marks[start] != mark::fresh)
       continue;
-    std::vector<step> trail{{start}};
+    std::vector<std::size_t> trail{start};
     marks[start] = mark::on_trail;
     while (!trail.empty()) {
-      auto& here = trail.back();
-      if (here.next_arrow == arrows[here.process].size()) {
-        marks[here.process] = mark::done;
+      auto here = trail.back();
+      if (next_arrow[here] == arrows[here].size()) {
+        marks[here] = mark::done;
         trail.pop_back();
         continue;
       }
-      auto [to, why] = arrows[here.process][here.next_arrow++];
-      if (marks[to] == mark::fresh) {
-        marks[to] = mark::on_trail;
-        trail.push_back({to});
-      } else if (marks[to] == mark::on_trail) {
-        auto first = std::find_if(trail.begin(), trail.end(),
-                                  [&](auto& x) { return x.process == to; });
-        std::string circle;
-        for (auto x = first; x != trail.end() && x - first < 8; ++x)
-          circle += quote(spec.processes[x->process].id) + " -> ";
-        if (trail.end() - first > 8)
-          circle += "... -> ";
-        in.blame(why->where, "circular: " + circle + quote(why->to),
-                 "remove one of these dependencies");
+      auto& way = arrows[here][next_arrow[here]++];
+      if (marks[way.to] == mark::fresh) {
+        marks[way.to] = mark::on_trail;
+        trail.push_back(way.to);
+      } else if (marks[way.to] == mark::on_trail) {
+        auto first = std::find(trail.begin(), trail.end(), way.to);
+        blame_circle(in, spec, {first, trail.end()}, *way.why);
       }
     }
   }
+}
+
+void dependency_graph::blame_circle(reader& in, const pup_spec& spec,
+                                    std::span<const std::size_t> circle,
+                                    const edge& last) {
+  constexpr std::size_t most_shown = 8;
+  std::string text = "circular: ";
+  for (auto index : circle.first(std::min(circle.size(), most_shown)))
+    text += quote(spec.processes[index].id) + " -> ";
+  if (circle.size() > most_shown)
+    text += "... -> ";
+  in.blame(last.where, text + quote(last.to),
+           "remove one of these dependencies");
 }
 
 }  // namespace pup

@@ -7,6 +7,8 @@
 #include "pup/config/reader.hpp"
 
 #include <array>
+#include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -43,6 +45,17 @@ private:
     std::string to;
     spot where;
   };
+
+  struct arrow {
+    std::size_t to;
+    const edge* why;
+  };
+
+  static void find_circles(reader& in, const pup_spec& spec,
+                           const std::vector<std::vector<arrow>>& arrows);
+  static void blame_circle(reader& in, const pup_spec& spec,
+                           std::span<const std::size_t> circle,
+                           const edge& last);
 
   std::vector<edge> edges_;
 };

@@ -75,6 +75,8 @@ std::optional<spot> fields::find(std::string_view key) const {
 
 void reader::blame(std::size_t offset, const std::string& path,
                    std::string problem, std::string remedy) {
+  if (overflow_)
+    return;
   spoiled_.insert(path);
   if (faults_.size() < most_diagnostics - 1)
     faults_.push_back({offset, path, std::move(problem), std::move(remedy)});
