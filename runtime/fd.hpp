@@ -48,4 +48,4 @@ private:
   int fd_;
 };
 
-} // namespace pup
+}  // namespace pup

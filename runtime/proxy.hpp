@@ -6,6 +6,9 @@
 // arrives as immutable snapshots; no call is made back per connection.
 #pragma once
 
+#include "pup/config/spec.hpp"
+#include "pup/runtime/picker.hpp"
+
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -13,9 +16,6 @@
 #include <optional>
 #include <string>
 #include <vector>
-
-#include "pup/config/spec.hpp"
-#include "pup/runtime/picker.hpp"
 
 namespace pup {
 
@@ -39,9 +39,9 @@ struct listener_options {
 
 /// A system call failed.
 struct listen_error {
-  std::string call;   ///< such as "bind"
-  std::string object; ///< such as "[::]:3000"
-  int code = 0;       ///< errno, such as EADDRINUSE
+  std::string call;    ///< such as "bind"
+  std::string object;  ///< such as "[::]:3000"
+  int code = 0;        ///< errno, such as EADDRINUSE
 };
 
 /// "bind [::]:3000: Address already in use"
@@ -121,7 +121,8 @@ public:
   void publish(const std::string& key, std::vector<backend> backends);
 
   /// Stops listening: the port is free on return (unless called from on_fact),
-  /// clients still queued are refused, connections go on.
+  /// clients still queued are reset if no backend was eligible or there was no
+  /// room for them, connections go on.
   void close(const std::string& key);
 
   /// Closes the connections of `key`; a closed key is forgotten with them.
@@ -135,4 +136,4 @@ private:
   std::unique_ptr<impl> impl_;
 };
 
-} // namespace pup
+}  // namespace pup
