@@ -237,8 +237,10 @@ public:
     std::unique_lock lock(mutex_);
     const auto found = entries_.find(key);
     if (found != entries_.end() && found->second.is_at(options)) {
+      const auto port = found->second.port;
       configure(key, found->second, options);
-      return {std::nullopt, found->second.port};
+      wait_for_loops(lock);
+      return {std::nullopt, port};
     }
     std::vector<unique_fd> sockets;
     auto port = options.port;

@@ -109,15 +109,18 @@ public:
   /// keep sockets and connections and only take the other options; another
   /// host or port is opened first, then the former closed, connections kept.
   /// On an error everything stays as it was. Accepts once an eligible backend
-  /// is published.
+  /// is published. On return all that was asked before is in effect (unless
+  /// called from on_fact).
   listen_result listen(const std::string& key, const listener_options& options);
 
   /// Port `key` listens on; 0 when it does not.
   [[nodiscard]] std::uint16_t port(const std::string& key) const;
 
-  /// Replaces the backends. A removed one keeps the connections it has; one
-  /// that is draining keeps them too and is reported when the last has ended.
-  /// While none is eligible clients wait in the listen queue.
+  /// Replaces the backends, without waiting for the loops: a connection that
+  /// is accepted at this moment may still go to a former one. A removed one
+  /// keeps the connections it has; one that is draining keeps them too and is
+  /// reported when the last has ended. While none is eligible clients wait in
+  /// the listen queue.
   void publish(const std::string& key, std::vector<backend> backends);
 
   /// Stops listening: the port is free on return (unless called from on_fact),

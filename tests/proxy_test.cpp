@@ -300,6 +300,13 @@ struct fixture {
     port = result.port;
   }
 
+  /// Publishes and returns when the set is in use: listen() waits for that.
+  void publish(std::vector<backend> set) {
+    balancer.publish("app", std::move(set));
+    if (!balancer.listen("app", options))
+      throw std::runtime_error("cannot listen");
+  }
+
   traffic totals() {
     return balancer.totals("app");
   }
@@ -341,7 +348,7 @@ TEST_CASE("bytes arrive complete and in order, whatever their number") {
   server first(echo);
   server second(echo_at_end);
   fixture f({}, shards);
-  f.balancer.publish("app", {at(1, first.port()), at(2, second.port())});
+  f.publish({at(1, first.port()), at(2, second.port())});
   std::atomic<int> wrong{0};
   std::vector<std::thread> clients;
   for (unsigned client = 0; client < 6; ++client)
@@ -366,7 +373,7 @@ TEST_CASE("bytes arrive complete and in order, whatever their number") {
 TEST_CASE("many small exchanges on one connection") {
   server backend(echo);
   fixture f;
-  f.balancer.publish("app", {at(1, backend.port())});
+  f.publish({at(1, backend.port())});
   const auto fd = connected(f.port);
   for (unsigned i = 0; i < 2000; ++i) {
     const auto bytes = random_bytes(8 + i, i);
@@ -382,7 +389,7 @@ TEST_CASE("bulk both ways: a slow reader holds the sender back, none is lost") {
   const auto down = random_bytes(chunk, 2);
   auto listener = listening();
   fixture f;
-  f.balancer.publish("app", {at(1, port_of(listener))});
+  f.publish({at(1, port_of(listener))});
   const auto client = connected(f.port);
   const auto peer = accepted(listener);
   const auto send_chunks = [](const unique_fd& fd, const std::string& bytes,
@@ -430,7 +437,7 @@ TEST_CASE("more bulky ways than there are pipes: the rest is copied") {
   constexpr std::size_t connections = bounds::pipes / 2 + 8;
   server backend(echo);
   fixture f;
-  f.balancer.publish("app", {at(1, backend.port())});
+  f.publish({at(1, backend.port())});
   const auto bytes = random_bytes(8 << 20, 5);
   std::vector<unique_fd> clients;
   std::vector<std::thread> senders;
@@ -461,7 +468,7 @@ TEST_CASE("more bulky ways than there are pipes: the rest is copied") {
 TEST_CASE("an end of sending is forwarded, and the other way stays open") {
   auto listener = listening();
   fixture f;
-  f.balancer.publish("app", {at(1, port_of(listener))});
+  f.publish({at(1, port_of(listener))});
   const auto client = connected(f.port);
   SECTION("the client's first") {
     send_all(client, "question");
@@ -498,7 +505,7 @@ TEST_CASE("an end of sending is forwarded, and the other way stays open") {
 TEST_CASE("a reset is forwarded as a reset") {
   auto listener = listening();
   fixture f;
-  f.balancer.publish("app", {at(1, port_of(listener))});
+  f.publish({at(1, port_of(listener))});
   auto client = connected(f.port);
   auto peer = accepted(listener);
   send_all(client, "x");
@@ -548,7 +555,7 @@ TEST_CASE("a backend that refuses is never noticed by a client") {
     if (i % 2 == 0)
       end_sending(early.back());
   }
-  f.balancer.publish("app", set);
+  f.publish(set);
   for (std::uint32_t i = 0; i < 40; ++i) {
     end_sending(early[i]);
     CHECK(read_all(early[i]) == "early " + std::to_string(i));
@@ -572,7 +579,7 @@ TEST_CASE("a backend that resets before a byte was exchanged is passed over") {
   auto rude = listening();
   server alive(tags('A'));
   fixture f;
-  f.balancer.publish("app", {at(1, port_of(rude)), at(2, alive.port())});
+  f.publish({at(1, port_of(rude)), at(2, alive.port())});
   const auto client = connected(f.port);
   auto peer = accepted(rude);
   reset(peer);
@@ -589,7 +596,7 @@ TEST_CASE("a backend that does not answer the connect is passed over in time") {
   fixture f(options);
   const auto early = connected(f.port);
   send_all(early, "early");
-  f.balancer.publish("app", {at(1, port_of(hung)), at(2, alive.port())});
+  f.publish({at(1, port_of(hung)), at(2, alive.port())});
   end_sending(early);
   CHECK(read_all(early) == "early");
   const auto silent = connected(f.port);
@@ -604,7 +611,7 @@ TEST_CASE("when all refuse a client waits for the next set") {
   const auto dead = bound();
   server alive(echo_at_end);
   fixture f;
-  f.balancer.publish("app", {at(1, port_of(dead)), at(2, port_of(dead))});
+  f.publish({at(1, port_of(dead)), at(2, port_of(dead))});
   const auto fd = connected(f.port);
   send_all(fd, "patience");
   end_sending(fd);
@@ -612,10 +619,10 @@ TEST_CASE("when all refuse a client waits for the next set") {
   REQUIRE(f.active_is(1));
   CHECK(f.of(1).active + f.of(2).active == 0);
   SECTION("an unchanged set is a new round") {
-    f.balancer.publish("app", {at(1, port_of(dead)), at(2, port_of(dead))});
+    f.publish({at(1, port_of(dead)), at(2, port_of(dead))});
     REQUIRE(eventually([&] { return f.of(1).total + f.of(2).total >= 4; }));
   }
-  f.balancer.publish("app", {at(1, port_of(dead)), at(3, alive.port())});
+  f.publish({at(1, port_of(dead)), at(3, alive.port())});
   CHECK(read_all(fd) == "patience");
   CHECK(f.totals().rejected == 0);
 }
@@ -625,7 +632,7 @@ TEST_CASE("when all refuse for too long the client is rejected") {
   listener_options options;
   options.connect_timeout = 50ms;
   fixture f(options);
-  f.balancer.publish("app", {at(1, port_of(dead))});
+  f.publish({at(1, port_of(dead))});
   const auto fd = connected(f.port);
   CHECK(read_all(fd).empty());
   CHECK(f.active_is(0));
@@ -635,7 +642,7 @@ TEST_CASE("when all refuse for too long the client is rejected") {
 TEST_CASE("a waiting client that resets is let go") {
   const auto dead = bound();
   fixture f;
-  f.balancer.publish("app", {at(1, port_of(dead))});
+  f.publish({at(1, port_of(dead))});
   auto fd = connected(f.port);
   REQUIRE(f.active_is(1));
   reset(fd);
@@ -649,14 +656,14 @@ TEST_CASE("no more clients than the bound wait after they were accepted") {
   listener_options options;
   options.connect_timeout = 60s;
   fixture f(options);
-  f.balancer.publish("app", {at(1, port_of(dead))});
+  f.publish({at(1, port_of(dead))});
   std::vector<unique_fd> clients;
   for (std::uint32_t i = 0; i < bounds::parked + 100; ++i)
     clients.push_back(connected(f.port));
   REQUIRE(f.active_is(bounds::parked));
   clients.front().reset();  // FIN only: it may still want an answer
   CHECK(f.totals().active == bounds::parked);
-  f.balancer.publish("app", {at(2, port_of(silent))});
+  f.publish({at(2, port_of(silent))});
   CHECK(eventually([&] { return f.totals().total == bounds::parked + 100; }));
   CHECK(eventually([&] { return f.of(2).active >= bounds::parked + 99; }));
   CHECK(f.totals().rejected == 0);
@@ -669,19 +676,19 @@ TEST_CASE("without an eligible backend clients wait unaccepted") {
   fixture f;
   SECTION("the set is empty") {}
   SECTION("all are draining") {
-    f.balancer.publish("app", {at(1, alive.port(), true)});
+    f.publish({at(1, alive.port(), true)});
   }
   SECTION("the set became empty") {
-    f.balancer.publish("app", {at(1, alive.port())});
+    f.publish({at(1, alive.port())});
     CHECK(f.tag() == "A");
     REQUIRE(f.active_is(0));
-    f.balancer.publish("app", {});
+    f.publish({});
   }
   const auto accepted_before = f.totals().total;
   const auto fd = connected(f.port);
   CHECK_FALSE(readable_within(fd, 50ms));
   CHECK(f.totals().total == accepted_before);
-  f.balancer.publish("app", {at(1, alive.port())});
+  f.publish({at(1, alive.port())});
   CHECK(read_some(fd, 1) == "A");
 }
 
@@ -690,8 +697,7 @@ TEST_CASE("round-robin is exactly even over real connections") {
   server b(tags('B'));
   server c(tags('C'));
   fixture f;
-  f.balancer.publish("app",
-                     {at(1, a.port()), at(2, b.port()), at(3, c.port())});
+  f.publish({at(1, a.port()), at(2, b.port()), at(3, c.port())});
   std::string seen;
   for (int i = 0; i < 9; ++i)
     seen += f.tag();
@@ -704,12 +710,12 @@ TEST_CASE("least-connections fills the emptier backend") {
   listener_options options;
   options.strategy = balance_strategy::least_connections;
   fixture f(options);
-  f.balancer.publish("app", {at(1, port_of(a))});
+  f.publish({at(1, port_of(a))});
   std::vector<unique_fd> held;
   for (int i = 0; i < 5; ++i)
     held.push_back(connected(f.port));
   REQUIRE(eventually([&] { return f.of(1).active == 5; }));
-  f.balancer.publish("app", {at(1, port_of(a)), at(2, port_of(b))});
+  f.publish({at(1, port_of(a)), at(2, port_of(b))});
   for (int i = 0; i < 5; ++i)
     held.push_back(connected(f.port));
   CHECK(eventually([&] { return f.of(2).active == 5; }));
@@ -720,11 +726,11 @@ TEST_CASE("a draining backend keeps its connections and is reported once") {
   server a(echo);
   server b(tags('B'));
   fixture f;
-  f.balancer.publish("app", {at(1, a.port())});
+  f.publish({at(1, a.port())});
   const auto one = connected(f.port);
   auto two = connected(f.port);
   REQUIRE(eventually([&] { return f.of(1).active == 2; }));
-  f.balancer.publish("app", {at(1, a.port(), true), at(2, b.port())});
+  f.publish({at(1, a.port(), true), at(2, b.port())});
   CHECK(f.tag() == "B");
   CHECK(f.tag() == "B");
   send_all(one, "still served");
@@ -733,19 +739,19 @@ TEST_CASE("a draining backend keeps its connections and is reported once") {
   REQUIRE(eventually([&] { return f.of(1).active == 1; }));
   CHECK(f.facts.all().empty());
   // Published again: the same drain.
-  f.balancer.publish("app", {at(1, a.port(), true), at(2, b.port())});
+  f.publish({at(1, a.port(), true), at(2, b.port())});
   end_sending(one);
   CHECK(read_all(one).empty());
   REQUIRE(f.facts.wait_for(1));
-  f.balancer.publish("app", {at(1, a.port(), true), at(2, b.port())});
+  f.publish({at(1, a.port(), true), at(2, b.port())});
   // One without connections at publish; also a barrier for what came before.
-  f.balancer.publish("app", {at(2, b.port()), at(3, a.port(), true)});
+  f.publish({at(2, b.port()), at(3, a.port(), true)});
   REQUIRE(f.facts.wait_for(2));
   CHECK(f.facts.all()
         == std::vector<proxy_fact>{{"app", 1, 101}, {"app", 3, 103}});
   SECTION("back in service and drained again is reported again") {
-    f.balancer.publish("app", {at(3, a.port())});
-    f.balancer.publish("app", {at(3, a.port(), true)});
+    f.publish({at(3, a.port())});
+    f.publish({at(3, a.port(), true)});
     REQUIRE(f.facts.wait_for(3));
     CHECK(f.facts.all().back() == proxy_fact{"app", 3, 103});
   }
@@ -754,17 +760,17 @@ TEST_CASE("a draining backend keeps its connections and is reported once") {
 TEST_CASE("drains are reported once for all shards") {
   auto a = listening();
   fixture f({}, 2);
-  f.balancer.publish("app", {at(1, port_of(a))});
+  f.publish({at(1, port_of(a))});
   std::vector<unique_fd> held;
   for (int i = 0; i < 32; ++i)
     held.push_back(connected(f.port));
   REQUIRE(eventually([&] { return f.of(1).active == 32; }));
-  f.balancer.publish("app", {at(1, port_of(a), true)});
+  f.publish({at(1, port_of(a), true)});
   CHECK(f.facts.all().empty());
   held.clear();
   a.reset();  // resets what it never accepted
   REQUIRE(f.facts.wait_for(1));
-  f.balancer.publish("app", {at(9, 9, true)});
+  f.publish({at(9, 9, true)});
   REQUIRE(f.facts.wait_for(2));
   CHECK(f.facts.all()
         == std::vector<proxy_fact>{{"app", 1, 101}, {"app", 9, 109}});
@@ -773,17 +779,17 @@ TEST_CASE("drains are reported once for all shards") {
 TEST_CASE("a removed backend keeps its connections") {
   server a(echo);
   fixture f;
-  f.balancer.publish("app", {at(1, a.port())});
+  f.publish({at(1, a.port())});
   const auto fd = connected(f.port);
   REQUIRE(eventually([&] { return f.of(1).active == 1; }));
-  f.balancer.publish("app", {});
+  f.publish({});
   send_all(fd, "hello");
   CHECK(read_some(fd, 5) == "hello");
   CHECK(f.of(1).active == 1);
   // Its counters are its own when it comes back.
-  f.balancer.publish("app", {at(1, a.port())});
+  f.publish({at(1, a.port())});
   CHECK(f.of(1).active == 1);
-  f.balancer.publish("app", {});
+  f.publish({});
   end_sending(fd);
   CHECK(read_all(fd).empty());
   CHECK(eventually([&] { return f.totals().backends.empty(); }));
@@ -801,7 +807,7 @@ TEST_CASE("sets may change a thousand times a second under load") {
   fixture f(options);
   const std::vector<backend> all{at(1, a.port()), at(2, b.port()),
                                  at(3, c.port())};
-  f.balancer.publish("app", all);
+  f.publish(all);
   std::atomic<bool> stop{false};
   std::atomic<unsigned> published{0};
   std::thread publisher([&] {
@@ -838,7 +844,7 @@ TEST_CASE("2,000 clients that say nothing have their backends all the same") {
   auto a = listening();
   auto b = listening();
   fixture f;
-  f.balancer.publish("app", {at(1, port_of(a)), at(2, port_of(b))});
+  f.publish({at(1, port_of(a)), at(2, port_of(b))});
   std::vector<unique_fd> clients;
   for (int i = 0; i < 2000; ++i)
     clients.push_back(connected(f.port));
@@ -878,19 +884,19 @@ TEST_CASE("source-ip-hash over real connections: sticky, and moves few") {
       result += x[i] != y[i];
     return result;
   };
-  f.balancer.publish("app", four);
+  f.publish(four);
   const auto at_4 = all_tags();
   REQUIRE(at_4.size() == 1000);
   for (char tag : {'1', '2', '3', '4'})
     CHECK(std::count(at_4.begin(), at_4.end(), tag) <= 275);
-  f.balancer.publish("app", six);
+  f.publish(six);
   const auto at_6 = all_tags();
   REQUIRE(at_6.size() == 1000);
   CHECK(moved(at_4, at_6) <= 360);
   CHECK(moved(at_4, at_6) >= 300);
   // A second proxy knows nothing of the first and agrees with it.
   fixture g(options);
-  g.balancer.publish("app", six);
+  g.publish(six);
   for (std::uint32_t i = 0; i < 1000; i += 50)
     CHECK(g.tag(localhost + i) == std::string(1, at_6[i]));
 }
@@ -902,7 +908,7 @@ TEST_CASE("max_connections: further clients wait until one ends") {
   listener_options options;
   options.max_connections = 2;
   fixture f(options);
-  f.balancer.publish("app", {at(1, a.port())});
+  f.publish({at(1, a.port())});
   auto one = connected(f.port);
   auto two = connected(f.port);
   CHECK(read_some(one, 1) == "A");
@@ -924,7 +930,7 @@ TEST_CASE("idle_timeout closes a connection without traffic, no other") {
   listener_options options;
   options.idle_timeout = 400ms;
   fixture f(options);
-  f.balancer.publish("app", {at(1, a.port())});
+  f.publish({at(1, a.port())});
   const auto idle = connected(f.port);
   const auto busy = connected(f.port);
   const auto start = std::chrono::steady_clock::now();
@@ -1024,7 +1030,7 @@ TEST_CASE("without descriptors clients wait, and nothing spins") {
   // is what fails.
   const auto spare = GENERATE(8, 9);
   const scarce_descriptors scarce(spare);
-  f.balancer.publish("app", {at(1, backend.port())});
+  f.publish({at(1, backend.port())});
   REQUIRE(eventually([&] { return f.of(1).active == 4; }));
   const auto before = cpu_time();
   std::this_thread::sleep_for(500ms);
@@ -1076,7 +1082,7 @@ TEST_CASE("idle connections cause no wake-ups") {
   for (auto& x : others)
     own.erase(x);
   REQUIRE(own.size() == 1);
-  f.balancer.publish("app", {at(1, port_of(a))});
+  f.publish({at(1, port_of(a))});
   std::vector<unique_fd> held;
   for (int i = 0; i < 20; ++i) {
     held.push_back(connected(f.port));
@@ -1134,11 +1140,11 @@ TEST_CASE("listening again at the same place keeps socket and connections") {
   server a(echo);
   server b(tags('B'));
   fixture f;
-  f.balancer.publish("app", {at(1, a.port())});
+  f.publish({at(1, a.port())});
   const auto fd = connected(f.port);
   send_all(fd, "x");
   CHECK(read_some(fd, 1) == "x");
-  f.balancer.publish("app", {});
+  f.publish({});
   const auto queued = connected(f.port);
   auto options = f.options;
   options.strategy = balance_strategy::source_ip_hash;
@@ -1149,7 +1155,7 @@ TEST_CASE("listening again at the same place keeps socket and connections") {
   const auto again = f.balancer.listen("app", options);
   REQUIRE(again);
   CHECK(again.port == f.port);
-  f.balancer.publish("app", {at(2, b.port())});
+  f.publish({at(2, b.port())});
   CHECK(read_some(queued, 1) == "B");
   send_all(fd, "y");
   CHECK(read_some(fd, 1) == "y");
@@ -1158,7 +1164,7 @@ TEST_CASE("listening again at the same place keeps socket and connections") {
 TEST_CASE("listening elsewhere opens the new port and closes the old") {
   server a(echo);
   fixture f;
-  f.balancer.publish("app", {at(1, a.port())});
+  f.publish({at(1, a.port())});
   const auto fd = connected(f.port);
   auto options = f.options;
   options.host = "127.0.0.1";
@@ -1194,8 +1200,7 @@ TEST_CASE("IPv6 clients and backends are served, IPv4 on the same port") {
   socklen_t length = sizeof address;
   ::getsockname(six.get(), reinterpret_cast<sockaddr*>(&address), &length);
   fixture f;
-  f.balancer.publish("app",
-                     {{1, 1, loopback_v6(ntohs(address.sin6_port)), false}});
+  f.publish({{1, 1, loopback_v6(ntohs(address.sin6_port)), false}});
   const unique_fd client(::socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
   set_patience(client.get());
   address.sin6_port = htons(f.port);
@@ -1212,11 +1217,11 @@ TEST_CASE("IPv6 clients and backends are served, IPv4 on the same port") {
 TEST_CASE("close frees the port and leaves connections; cut ends them") {
   server a(echo);
   fixture f;
-  f.balancer.publish("app", {at(1, a.port())});
+  f.publish({at(1, a.port())});
   const auto fd = connected(f.port);
   send_all(fd, "x");
   CHECK(read_some(fd, 1) == "x");
-  f.balancer.publish("app", {});
+  f.publish({});
   const auto queued = connected(f.port);
   f.balancer.close("app");
   CHECK(f.balancer.port("app") == 0);
@@ -1235,7 +1240,7 @@ TEST_CASE("close frees the port and leaves connections; cut ends them") {
   SECTION("listening again goes on with it") {
     const auto again = f.balancer.listen("app", f.options);
     REQUIRE(again);
-    f.balancer.publish("app", {at(1, a.port())});
+    f.publish({at(1, a.port())});
     CHECK(exchange(connected(again.port), "z") == "z");
     CHECK(f.totals().total == 2);
     f.balancer.cut("app");
@@ -1282,7 +1287,7 @@ TEST_CASE("facts may be answered from where they are reported") {
 TEST_CASE("counters tell what happened") {
   server a(echo);
   fixture f;
-  f.balancer.publish("app", {at(1, a.port()), at(2, a.port())});
+  f.publish({at(1, a.port()), at(2, a.port())});
   for (int i = 0; i < 4; ++i)
     exchange(connected(f.port), "12345");
   REQUIRE(f.active_is(0));
@@ -1307,7 +1312,7 @@ TEST_CASE("the end of the proxy is the end of its connections") {
   unique_fd fd;
   {
     fixture f;
-    f.balancer.publish("app", {at(1, a.port())});
+    f.publish({at(1, a.port())});
     fd = connected(f.port);
     CHECK(read_some(fd, 1) == "A");
   }
