@@ -496,6 +496,8 @@ void cluster_state::balancer_down() {
   if (again == nullptr)
     return self->quit(
         make_error(fault::gave_up, "the balancer failed too often"));
+  if (again->delay <= duration::zero())
+    return start_balancer();
   self->delayed_send(self, again->delay, balancer_due{});
 }
 

@@ -106,7 +106,7 @@ struct pipe_ends {
   unique_fd in{};
 };
 
-} // namespace
+}  // namespace
 
 // -- backend_counters ---------------------------------------------------------
 
@@ -237,8 +237,8 @@ struct engine::listener {
   std::uint32_t active = 0;
   std::optional<clock::time_point> idle_tick;
 
-  explicit listener(picker::random_source random) :
-    backends(std::make_shared<snapshot>()), choose(std::move(random)) {
+  explicit listener(picker::random_source random)
+      : backends(std::make_shared<snapshot>()), choose(std::move(random)) {
     active_of = [this](std::size_t i) {
       return backends->counters[i]->active.load(std::memory_order_relaxed);
     };
@@ -246,12 +246,14 @@ struct engine::listener {
 
   connection_list& list_of(phase x) noexcept {
     assert(x != phase::unplaced);
-    return x == phase::connecting ? connecting : x == phase::open ? open : parked;
+    return x == phase::connecting ? connecting
+           : x == phase::open     ? open
+                                  : parked;
   }
 
   [[nodiscard]] std::chrono::milliseconds tick_period() const noexcept {
-    return std::max<std::chrono::milliseconds>(
-      limits.idle_timeout / idle_ticks, 1ms);
+    return std::max<std::chrono::milliseconds>(limits.idle_timeout / idle_ticks,
+                                               1ms);
   }
 };
 
@@ -333,7 +335,7 @@ public:
     if (empty)
       free_.push_back(std::move(pipe));
     else
-      --pipes_; // closed with what is in it
+      --pipes_;  // closed with what is in it
   }
 
 private:
@@ -362,14 +364,14 @@ picker::random_source random_from(std::uint64_t seed) {
   };
 }
 
-} // namespace
+}  // namespace
 
-engine::engine(on_drained callback) :
-  on_drained_(std::move(callback)),
-  epoll_(make_epoll()),
-  buffer_(std::make_unique<char[]>(bounds::buffer_bytes)),
-  records_(std::make_unique<record_pool>()),
-  pipes_(std::make_unique<pipe_pool>()) {
+engine::engine(on_drained callback)
+    : on_drained_(std::move(callback)),
+      epoll_(make_epoll()),
+      buffer_(std::make_unique<char[]>(bounds::buffer_bytes)),
+      records_(std::make_unique<record_pool>()),
+      pipes_(std::make_unique<pipe_pool>()) {
   // Where the default paces what it sends (bbr), loopback costs twice the CPU.
   const unique_fd probe(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   default_congestion_ = congestion_of(probe.get());
@@ -403,8 +405,8 @@ engine::listener& engine::at(const std::string& key) {
   auto place = std::find(listeners_.begin(), listeners_.end(), nullptr);
   if (place == listeners_.end())
     place = listeners_.insert(place, nullptr);
-  *place = std::make_unique<listener>(
-    random_from(static_cast<std::uint64_t>(now().time_since_epoch().count())));
+  *place = std::make_unique<listener>(random_from(
+      static_cast<std::uint64_t>(now().time_since_epoch().count())));
   auto& l = **place;
   l.index = static_cast<std::uint32_t>(place - listeners_.begin());
   l.key = key;
@@ -419,8 +421,8 @@ void engine::configure(const std::string& key, const listener_limits& limits,
   auto& l = at(key);
   l.limits = limits;
   // A deadline that is always over would never let an attempt begin.
-  l.limits.connect_timeout
-    = std::max<std::chrono::milliseconds>(limits.connect_timeout, 1ms);
+  l.limits.connect_timeout =
+      std::max<std::chrono::milliseconds>(limits.connect_timeout, 1ms);
   if (l.active == 0)
     l.counters = std::move(counters);
   // Restart the idle clock: the period may have changed.
@@ -433,7 +435,10 @@ void engine::configure(const std::string& key, const listener_limits& limits,
 }
 
 void engine::listen(const std::string& key, unique_fd socket) {
+  now_.reset();
   auto& l = at(key);
+  // Who is queued has connected already: closing would reset it.
+  while (l.accepting && accept_from(l)) {}
   l.socket = std::move(socket);
   l.accepting = false;
   ++l.stamp;
@@ -522,7 +527,7 @@ void engine::dispatch(const epoll_event& event) {
   if (h.kind == kind_listener) {
     auto* l = h.index < listeners_.size() ? listeners_[h.index].get() : nullptr;
     if (l && l->accepting && l->stamp == h.stamp)
-      accept_from(*l);
+      (void)accept_from(*l);
   } else if (auto* c = find(h)) {
     on_connection_event(*c, static_cast<side>(h.kind), event.events);
   }
@@ -589,11 +594,14 @@ bool engine::watch(connection& c, side at, std::uint32_t events, bool add) {
 // -- accepting ----------------------------------------------------------------
 
 void engine::update_accepting(listener& l) {
-  const bool room = l.limits.max_connections == 0
-                    || l.active < l.limits.max_connections;
-  const bool wanted = l.socket && room && !paused_until_
-                      && !l.backends->set.eligible().empty()
-                      && l.parked.size < bounds::parked;
+  const bool room =
+      l.limits.max_connections == 0 || l.active < l.limits.max_connections;
+  // While clients are parked, whoever is connecting may be the next: so those
+  // count too, or some would be rejected for want of a place.
+  const bool place_left =
+      l.parked.size == 0 || l.parked.size + l.connecting.size < bounds::parked;
+  const bool wanted = l.socket && room && place_left && !paused_until_
+                      && !l.backends->set.eligible().empty();
   if (wanted == l.accepting || !l.socket)
     return;
   const handle h{l.index, l.stamp, kind_listener};
@@ -608,7 +616,8 @@ void engine::update_accepting(listener& l) {
     pause_for_resources();
 }
 
-void engine::accept_from(listener& l) {
+/// Returns whether more may be queued.
+bool engine::accept_from(listener& l) {
   for (int i = 0; i < accepts_in_a_row && l.accepting; ++i) {
     sockaddr_storage address{};
     socklen_t length = sizeof address;
@@ -620,12 +629,15 @@ void engine::accept_from(listener& l) {
       continue;
     }
     if (would_block(errno))
-      return;
-    if (short_of_resources(errno))
-      return pause_for_resources();
+      return false;
+    if (short_of_resources(errno)) {
+      pause_for_resources();
+      return false;
+    }
     // Otherwise one connection failed before it was accepted (accept(2)
     // lists network errors of the new socket): the next one may be fine.
   }
+  return l.accepting;
 }
 
 void engine::admit(listener& l, unique_fd client,
@@ -643,8 +655,8 @@ void engine::admit(listener& l, unique_fd client,
   // The client often has spoken already: its first bytes then leave together
   // with the connect, without a round through epoll.
   auto& in = c.ways[downstream];
-  const auto n = ::recv(c.fds[downstream].get(), buffer_.get(),
-                        bounds::buffer_bytes, 0);
+  const auto n =
+      ::recv(c.fds[downstream].get(), buffer_.get(), bounds::buffer_bytes, 0);
   if (n < 0 && !would_block(errno))
     return release(c);
   const auto bytes = n > 0 ? static_cast<std::size_t>(n) : 0;
@@ -815,6 +827,7 @@ void engine::place(connection& c) {
     l.idle_tick = now() + l.tick_period();
     want_deadline(*l.idle_tick);
   }
+  update_accepting(l);
 }
 
 // -- moving bytes -------------------------------------------------------------
@@ -910,8 +923,8 @@ engine::outcome engine::flush_pipe(connection& c, side from) {
 
 engine::outcome engine::pull_copied(connection& c, side from) {
   auto& w = c.ways[from];
-  const auto n = ::recv(c.fds[from].get(), buffer_.get(), bounds::buffer_bytes,
-                        0);
+  const auto n =
+      ::recv(c.fds[from].get(), buffer_.get(), bounds::buffer_bytes, 0);
   if (n < 0) {
     if (!would_block(errno))
       return read_failed(c, from);
@@ -1171,4 +1184,4 @@ void engine::recompute_deadline() {
   }
 }
 
-} // namespace pup
+}  // namespace pup

@@ -30,6 +30,9 @@
 // clients wait in the kernel's queue.
 #pragma once
 
+#include "pup/runtime/fd.hpp"
+#include "pup/runtime/picker.hpp"
+
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -43,9 +46,6 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
-#include "pup/runtime/fd.hpp"
-#include "pup/runtime/picker.hpp"
-
 namespace pup {
 
 namespace bounds {
@@ -58,7 +58,7 @@ inline constexpr std::uint32_t parked = 1024;
 /// Most pipes of one loop; at 1 MiB they reach the 64 MiB of pipe pages that an
 /// unprivileged user has (pipe(7)). Bulky ways beyond it are copied.
 inline constexpr std::size_t pipes = 64;
-} // namespace bounds
+}  // namespace bounds
 
 /// Connections of one life of one backend, counted by all loops.
 class backend_counters {
@@ -136,7 +136,8 @@ public:
 
   /// When expire() wants to be called; none when no time matters. May be
   /// earlier than needed, never later.
-  [[nodiscard]] std::optional<clock::time_point> next_deadline() const noexcept {
+  [[nodiscard]] std::optional<clock::time_point> next_deadline()
+      const noexcept {
     return next_deadline_;
   }
   void expire();
@@ -146,7 +147,8 @@ public:
   void configure(const std::string& key, const listener_limits& limits,
                  std::shared_ptr<listener_counters> counters);
   /// Accepts from `socket` (non-blocking, listening) instead of the one before,
-  /// which is closed. Without one: stops accepting.
+  /// which is closed after what is queued there was accepted, if anything can
+  /// serve it. Without one: stops accepting.
   void listen(const std::string& key, unique_fd socket);
   void publish(const std::string& key, std::shared_ptr<const snapshot> next);
   /// Closes the connections of a listener.
@@ -168,11 +170,11 @@ private:
   }
 
   enum class outcome : std::uint8_t {
-    moved,   // go on
-    waiting, // until the next event
-    over,    // both ends seen and forwarded
-    broken,  // a side failed
-    refused, // the backend failed before a byte was exchanged
+    moved,    // go on
+    waiting,  // until the next event
+    over,     // both ends seen and forwarded
+    broken,   // a side failed
+    refused,  // the backend failed before a byte was exchanged
   };
 
   struct handle {
@@ -188,7 +190,7 @@ private:
   void continue_later(connection& c, side from);
 
   // accepting
-  void accept_from(listener& l);
+  bool accept_from(listener& l);
   void admit(listener& l, unique_fd client, const sockaddr_storage& address);
   void update_accepting(listener& l);
   void pause_for_resources();
@@ -253,4 +255,4 @@ private:
   std::string default_congestion_;
 };
 
-} // namespace pup
+}  // namespace pup

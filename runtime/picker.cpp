@@ -26,10 +26,9 @@ constexpr std::uint32_t block_mask = (1u << bucket_table::block_bits) - 1;
 /// every set of 2 to 8 slots from 0 or 1, complete or without one of them, are
 /// within 3.5 % of even up to 4 slots, 5.5 % up to 6 and 8.5 % up to 8.
 constexpr std::array<std::uint32_t, bucket_table::blocks> seeds{
-  13343, 27061, 24650, 40454, 50183, 29553, 45938, 55225,
-  35971, 39366, 40463, 52949, 5101,  6889,  8139,  9941,
-  10159, 14514, 16397, 17618, 19752, 19931, 20622, 21644,
-  21853, 22549, 26824, 31786, 32857, 33030, 34645, 36678};
+    13343, 27061, 24650, 40454, 50183, 29553, 45938, 55225, 35971, 39366, 40463,
+    52949, 5101,  6889,  8139,  9941,  10159, 14514, 16397, 17618, 19752, 19931,
+    20622, 21644, 21853, 22549, 26824, 31786, 32857, 33030, 34645, 36678};
 
 /// The lattice constant of a slot within a block; odd, so that its multiples
 /// do not repeat.
@@ -53,7 +52,7 @@ std::uint32_t best_of(const std::vector<std::uint32_t>& slots,
                            });
 }
 
-} // namespace
+}  // namespace
 
 ip_address unmapped(const ip_address& x) noexcept {
   static constexpr std::array<std::uint8_t, 12> prefix{0, 0, 0, 0, 0,    0,
@@ -95,9 +94,9 @@ std::uint64_t bucket_table::weight(std::uint32_t bucket,
 std::uint32_t bucket_table::bucket_of(const ip_address& client) noexcept {
   const auto& bytes = client.bytes;
   const std::size_t length = client.v6 ? 16 : 4;
-  const auto neighbour = static_cast<std::uint32_t>(bytes[length - 2] << 8
-                                                    | bytes[length - 1])
-                         & block_mask;
+  const auto neighbour =
+      static_cast<std::uint32_t>(bytes[length - 2] << 8 | bytes[length - 1])
+      & block_mask;
   std::uint64_t rest = client.v6 ? 6 : 4;
   for (std::size_t i = 0; i + 2 < length; ++i)
     rest = mix(rest * 256 + bytes[i] + golden_ratio);
@@ -109,8 +108,8 @@ std::uint32_t bucket_table::bucket_of(const ip_address& client) noexcept {
   return block << block_bits | (neighbour ^ flip);
 }
 
-bucket_table::bucket_table(std::vector<std::uint32_t> slots) :
-  slots_(std::move(slots)), owners_(buckets) {
+bucket_table::bucket_table(std::vector<std::uint32_t> slots)
+    : slots_(std::move(slots)), owners_(buckets) {
   std::vector<std::uint64_t> best(1u << block_bits);
   for (std::uint32_t block = 0; block < blocks; ++block) {
     std::fill(best.begin(), best.end(), 0);
@@ -126,8 +125,7 @@ bucket_table::bucket_table(std::vector<std::uint32_t> slots) :
   }
 }
 
-bucket_table
-bucket_table::changed_to(std::vector<std::uint32_t> slots) const {
+bucket_table bucket_table::changed_to(std::vector<std::uint32_t> slots) const {
   std::vector<std::uint32_t> gone;
   std::vector<std::uint32_t> fresh;
   std::set_difference(slots_.begin(), slots_.end(), slots.begin(), slots.end(),
@@ -168,12 +166,11 @@ std::vector<backend> sorted(std::vector<backend> backends) {
   return backends;
 }
 
-} // namespace
+}  // namespace
 
 backend_set::backend_set(std::vector<backend> backends,
-                         balance_strategy strategy,
-                         const backend_set* previous) :
-  backends_(sorted(std::move(backends))), strategy_(strategy) {
+                         balance_strategy strategy, const backend_set* previous)
+    : backends_(sorted(std::move(backends))), strategy_(strategy) {
   std::vector<std::uint32_t> slots;
   for (std::uint32_t i = 0; i < backends_.size(); ++i) {
     if (backends_[i].draining)
@@ -188,8 +185,8 @@ backend_set::backend_set(std::vector<backend> backends,
   if (known && known->slots() == slots)
     buckets_ = known;
   else if (known)
-    buckets_ = std::make_shared<bucket_table>(
-      known->changed_to(std::move(slots)));
+    buckets_ =
+        std::make_shared<bucket_table>(known->changed_to(std::move(slots)));
   else
     buckets_ = std::make_shared<bucket_table>(std::move(slots));
 }
@@ -208,37 +205,34 @@ std::size_t by_address(const backend_set& set,
   if (all) {
     const auto owner = set.buckets()->owner(bucket);
     // The youngest life of a slot, should two be eligible.
-    auto found = std::upper_bound(from.begin(), from.end(), owner,
-                                  [&backends](std::uint32_t slot,
-                                              std::uint32_t index) {
-                                    return slot < backends[index].slot;
-                                  });
+    auto found =
+        std::upper_bound(from.begin(), from.end(), owner,
+                         [&backends](std::uint32_t slot, std::uint32_t index) {
+                           return slot < backends[index].slot;
+                         });
     return *std::prev(found);
   }
-  return *std::max_element(from.begin(), from.end(),
-                           [&](std::uint32_t a, std::uint32_t b) {
-                             return bucket_table::weight(bucket,
-                                                         backends[a].slot)
-                                    < bucket_table::weight(bucket,
-                                                           backends[b].slot);
-                           });
+  return *std::max_element(
+      from.begin(), from.end(), [&](std::uint32_t a, std::uint32_t b) {
+        return bucket_table::weight(bucket, backends[a].slot)
+               < bucket_table::weight(bucket, backends[b].slot);
+      });
 }
 
 /// Position in `from` of the first one after `last`, in order and around.
 std::size_t position_after(const backend_set& set,
                            std::span<const std::uint32_t> from,
                            const backend_id& last) {
-  const auto found = std::upper_bound(from.begin(), from.end(), last,
-                                      [&set](const backend_id& id,
-                                             std::uint32_t index) {
-                                        return id < set.backends()[index].id();
-                                      });
-  return found == from.end()
-           ? 0
-           : static_cast<std::size_t>(found - from.begin());
+  const auto found =
+      std::upper_bound(from.begin(), from.end(), last,
+                       [&set](const backend_id& id, std::uint32_t index) {
+                         return id < set.backends()[index].id();
+                       });
+  return found == from.end() ? 0
+                             : static_cast<std::size_t>(found - from.begin());
 }
 
-} // namespace
+}  // namespace
 
 picker::picker(random_source random) : random_(std::move(random)) {}
 
@@ -303,11 +297,11 @@ std::size_t picker::better_of_two(indexes from, const active_of& active) {
   const auto number = random_();
   // Multiply-and-shift maps 32 random bits to a range without a division.
   const auto first = static_cast<std::size_t>((number >> 32) * size >> 32);
-  const auto step = static_cast<std::size_t>(
-    (number & 0xffffffff) * (size - 1) >> 32);
+  const auto step =
+      static_cast<std::size_t>((number & 0xffffffff) * (size - 1) >> 32);
   const auto second = (first + 1 + step) % size;
   return active(from[second]) < active(from[first]) ? from[second]
                                                     : from[first];
 }
 
-} // namespace pup
+}  // namespace pup

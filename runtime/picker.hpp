@@ -19,6 +19,8 @@
 //     unlucky pair of them does not matter in a large set.
 #pragma once
 
+#include "pup/config/spec.hpp"
+
 #include <array>
 #include <compare>
 #include <cstdint>
@@ -27,8 +29,6 @@
 #include <optional>
 #include <span>
 #include <vector>
-
-#include "pup/config/spec.hpp"
 
 namespace pup {
 
@@ -184,4 +184,4 @@ private:
   std::vector<std::uint32_t> untried_;
 };
 
-} // namespace pup
+}  // namespace pup

@@ -1,5 +1,8 @@
 #include "pup/runtime/proxy.hpp"
 
+#include "pup/runtime/engine.hpp"
+#include "pup/runtime/fd.hpp"
+
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
@@ -18,9 +21,6 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
-
-#include "pup/runtime/engine.hpp"
-#include "pup/runtime/fd.hpp"
 
 namespace pup {
 namespace {
@@ -74,8 +74,8 @@ struct open_result {
 open_result open_one(const std::string& host, std::uint16_t port,
                      bool dual_stack, bool shared) {
   const auto failed = [&](const char* call, int code) {
-    return open_result{unique_fd{}, listen_error{call, spelled(host, port),
-                                                 code}};
+    return open_result{unique_fd{},
+                       listen_error{call, spelled(host, port), code}};
   };
   const auto address = parse(host, port);
   if (!address)
@@ -103,7 +103,8 @@ open_result open_one(const std::string& host, std::uint16_t port,
 }
 
 bool no_ipv6(int code) noexcept {
-  return code == EAFNOSUPPORT || code == EADDRNOTAVAIL || code == EPROTONOSUPPORT;
+  return code == EAFNOSUPPORT || code == EADDRNOTAVAIL
+         || code == EPROTONOSUPPORT;
 }
 
 open_result open_listening(const std::string& host, std::uint16_t port,
@@ -134,10 +135,10 @@ std::uint16_t port_of(const unique_fd& socket) {
 /// One loop: a thread, its io_context, and the engine nested in it.
 class shard {
 public:
-  explicit shard(engine::on_drained callback) :
-    engine_(std::move(callback)),
-    ready_(context_, engine_.descriptor()),
-    timer_(context_) {
+  explicit shard(engine::on_drained callback)
+      : engine_(std::move(callback)),
+        ready_(context_, engine_.descriptor()),
+        timer_(context_) {
     wait();
     thread_ = std::thread([this] { context_.run(); });
   }
@@ -148,7 +149,7 @@ public:
   ~shard() {
     context_.stop();
     thread_.join();
-    ready_.release(); // the engine owns it
+    ready_.release();  // the engine owns it
   }
 
   template <class Command>
@@ -192,7 +193,7 @@ private:
     timer_.expires_at(*deadline);
     timer_.async_wait([this](const error_code& error) {
       if (error)
-        return; // moved
+        return;  // moved
       armed_.reset();
       engine_.expire();
       arm_timer();
@@ -208,7 +209,7 @@ private:
   std::thread thread_;
 };
 
-} // namespace
+}  // namespace
 
 std::string to_string(const listen_error& x) {
   return x.call + ' ' + x.object + ": "
@@ -221,14 +222,14 @@ std::string to_string(const listen_error& x) {
 /// it, and nobody waits for a loop while holding it.
 class proxy::impl {
 public:
-  impl(std::function<void(proxy_fact)> on_fact, unsigned shards) :
-    on_fact_(std::move(on_fact)) {
+  impl(std::function<void(proxy_fact)> on_fact, unsigned shards)
+      : on_fact_(std::move(on_fact)) {
     for (unsigned i = 0; i < std::max(shards, 1u); ++i)
-      shards_.push_back(
-        std::make_unique<shard>([this](const std::string& key, backend_id id) {
-          if (on_fact_)
-            on_fact_({key, id.slot, id.life});
-        }));
+      shards_.push_back(std::make_unique<shard>(
+          [this](const std::string& key, backend_id id) {
+            if (on_fact_)
+              on_fact_({key, id.slot, id.life});
+          }));
   }
 
   listen_result listen(const std::string& key,
@@ -236,8 +237,10 @@ public:
     std::unique_lock lock(mutex_);
     const auto found = entries_.find(key);
     if (found != entries_.end() && found->second.is_at(options)) {
+      const auto port = found->second.port;
       configure(key, found->second, options);
-      return {std::nullopt, found->second.port};
+      wait_for_loops(lock);
+      return {std::nullopt, port};
     }
     std::vector<unique_fd> sockets;
     auto port = options.port;
@@ -369,8 +372,8 @@ private:
   void publish(const std::string& key, entry& e,
                std::vector<backend> backends) {
     auto next = std::make_shared<snapshot>();
-    next->set = backend_set(std::move(backends), e.options.strategy,
-                            &e.current->set);
+    next->set =
+        backend_set(std::move(backends), e.options.strategy, &e.current->set);
     next->counters = take_over_counters(e, next->set);
     next->loops_left = static_cast<unsigned>(shards_.size());
     e.current = std::move(next);
@@ -380,8 +383,8 @@ private:
 
   /// A backend that stays, or comes back while it still has connections, keeps
   /// its counters.
-  static std::vector<std::shared_ptr<backend_counters>>
-  take_over_counters(entry& e, const backend_set& next) {
+  static std::vector<std::shared_ptr<backend_counters>> take_over_counters(
+      entry& e, const backend_set& next) {
     std::map<backend_id, std::shared_ptr<backend_counters>> known;
     for (const auto& x : e.removed)
       if (x->active.load() > 0)
@@ -424,8 +427,8 @@ private:
   std::vector<std::unique_ptr<shard>> shards_;
 };
 
-proxy::proxy(std::function<void(proxy_fact)> on_fact, unsigned shards) :
-  impl_(std::make_unique<impl>(std::move(on_fact), shards)) {}
+proxy::proxy(std::function<void(proxy_fact)> on_fact, unsigned shards)
+    : impl_(std::make_unique<impl>(std::move(on_fact), shards)) {}
 
 proxy::~proxy() = default;
 
@@ -454,4 +457,4 @@ listener_traffic proxy::totals(const std::string& key) const {
   return impl_->totals(key);
 }
 
-} // namespace pup
+}  // namespace pup

@@ -6,6 +6,9 @@
 // arrives as immutable snapshots; no call is made back per connection.
 #pragma once
 
+#include "pup/config/spec.hpp"
+#include "pup/runtime/picker.hpp"
+
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -13,9 +16,6 @@
 #include <optional>
 #include <string>
 #include <vector>
-
-#include "pup/config/spec.hpp"
-#include "pup/runtime/picker.hpp"
 
 namespace pup {
 
@@ -39,9 +39,9 @@ struct listener_options {
 
 /// A system call failed.
 struct listen_error {
-  std::string call;   ///< such as "bind"
-  std::string object; ///< such as "[::]:3000"
-  int code = 0;       ///< errno, such as EADDRINUSE
+  std::string call;    ///< such as "bind"
+  std::string object;  ///< such as "[::]:3000"
+  int code = 0;        ///< errno, such as EADDRINUSE
 };
 
 /// "bind [::]:3000: Address already in use"
@@ -109,19 +109,23 @@ public:
   /// keep sockets and connections and only take the other options; another
   /// host or port is opened first, then the former closed, connections kept.
   /// On an error everything stays as it was. Accepts once an eligible backend
-  /// is published.
+  /// is published. On return all that was asked before is in effect (unless
+  /// called from on_fact).
   listen_result listen(const std::string& key, const listener_options& options);
 
   /// Port `key` listens on; 0 when it does not.
   [[nodiscard]] std::uint16_t port(const std::string& key) const;
 
-  /// Replaces the backends. A removed one keeps the connections it has; one
-  /// that is draining keeps them too and is reported when the last has ended.
-  /// While none is eligible clients wait in the listen queue.
+  /// Replaces the backends, without waiting for the loops: a connection that
+  /// is accepted at this moment may still go to a former one. A removed one
+  /// keeps the connections it has; one that is draining keeps them too and is
+  /// reported when the last has ended. While none is eligible clients wait in
+  /// the listen queue.
   void publish(const std::string& key, std::vector<backend> backends);
 
   /// Stops listening: the port is free on return (unless called from on_fact),
-  /// clients still queued are refused, connections go on.
+  /// clients still queued are reset if no backend was eligible or there was no
+  /// room for them, connections go on.
   void close(const std::string& key);
 
   /// Closes the connections of `key`; a closed key is forgotten with them.
@@ -135,4 +139,4 @@ private:
   std::unique_ptr<impl> impl_;
 };
 
-} // namespace pup
+}  // namespace pup

@@ -2,13 +2,13 @@
 // the contract or stands beside the range it was taken from.
 #include "pup/runtime/picker.hpp"
 
+#include "catch.hpp"
+
 #include <algorithm>
 #include <map>
 #include <numeric>
 #include <random>
 #include <set>
-
-#include "catch.hpp"
 
 using namespace pup;
 
@@ -37,8 +37,8 @@ std::vector<std::uint32_t> numbers_to(std::uint32_t count) {
 ip_address v4(std::uint32_t x) {
   ip_address result;
   for (int i = 0; i < 4; ++i)
-    result.bytes[static_cast<std::size_t>(i)]
-      = static_cast<std::uint8_t>(x >> (24 - 8 * i));
+    result.bytes[static_cast<std::size_t>(i)] =
+        static_cast<std::uint8_t>(x >> (24 - 8 * i));
   return result;
 }
 
@@ -68,7 +68,7 @@ struct fixture {
   std::uint32_t pick(const backend_set& set, const ip_address& client = v4(1),
                      std::vector<backend_id> tried = {}) {
     const auto index = choose.pick(
-      set, client, [this](std::size_t i) { return active[i]; }, tried);
+        set, client, [this](std::size_t i) { return active[i]; }, tried);
     if (!index)
       return 0;
     last_index = *index;
@@ -95,8 +95,7 @@ double max_to_mean(const std::vector<std::uint32_t>& picked,
   std::size_t most = 0;
   for (auto& [slot, share] : shares)
     most = std::max(most, share);
-  return static_cast<double>(most * count)
-         / static_cast<double>(picked.size());
+  return static_cast<double>(most * count) / static_cast<double>(picked.size());
 }
 
 double moved(const std::vector<std::uint32_t>& a,
@@ -111,12 +110,12 @@ backend_set hashed(std::vector<backend> backends) {
   return {std::move(backends), balance_strategy::source_ip_hash};
 }
 
-} // namespace
+}  // namespace
 
 TEST_CASE("no strategy picks from an empty or a draining set") {
-  const auto strategy = GENERATE(
-    balance_strategy::round_robin, balance_strategy::source_ip_hash,
-    balance_strategy::least_connections, balance_strategy::random);
+  const auto strategy =
+      GENERATE(balance_strategy::round_robin, balance_strategy::source_ip_hash,
+               balance_strategy::least_connections, balance_strategy::random);
   fixture f;
   CHECK(f.pick(backend_set({}, strategy)) == 0);
   auto two = slots({1, 2});
@@ -128,9 +127,9 @@ TEST_CASE("no strategy picks from an empty or a draining set") {
 }
 
 TEST_CASE("every strategy reaches each backend once when all fail") {
-  const auto strategy = GENERATE(
-    balance_strategy::round_robin, balance_strategy::source_ip_hash,
-    balance_strategy::least_connections, balance_strategy::random);
+  const auto strategy =
+      GENERATE(balance_strategy::round_robin, balance_strategy::source_ip_hash,
+               balance_strategy::least_connections, balance_strategy::random);
   fixture f;
   const backend_set set(first_slots(9), strategy);
   std::vector<backend_id> tried;
@@ -163,7 +162,8 @@ TEST_CASE("round-robin is exactly even and in the order of slots") {
   CHECK(picked == std::vector<std::uint32_t>{2, 5, 9, 2, 5, 9});
 }
 
-TEST_CASE("round-robin goes on after the last one served when the set changes") {
+TEST_CASE(
+    "round-robin goes on after the last one served when the set changes") {
   fixture f;
   const auto strategy = balance_strategy::round_robin;
   CHECK(f.pick(backend_set(first_slots(3), strategy)) == 1);
@@ -369,7 +369,8 @@ TEST_CASE("source-ip-hash is the same after a restart") {
   std::vector<ip_address> clients;
   for (std::uint32_t i = 1; i <= 12; ++i)
     clients.push_back(v4(0x7f000000 + i));
-  CHECK(owners(set, clients) == std::vector<std::uint32_t>{3, 2, 3, 2, 1, 2, 6, 6, 4, 4, 1, 4});
+  CHECK(owners(set, clients)
+        == std::vector<std::uint32_t>{3, 2, 3, 2, 1, 2, 6, 6, 4, 4, 1, 4});
 }
 
 TEST_CASE("source-ip-hash: the most slots there can be all get clients") {
