@@ -33,6 +33,7 @@ namespace pup::test {
 
 namespace {
 
+namespace fs = std::filesystem;
 using clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
@@ -43,6 +44,13 @@ using std::chrono::milliseconds;
 void check(bool ok, const std::string& what) {
   if (!ok)
     fail(what);
+}
+
+std::string contents(const fs::path& file) {
+  std::ifstream in{file, std::ios::binary};
+  std::ostringstream text;
+  text << in.rdbuf();
+  return text.str();
 }
 
 /// For poll(): 0 when it has passed.
@@ -87,6 +95,23 @@ bool wait_for_end(pid_t pid, milliseconds limit) {
 
 bool alive(pid_t pid) {
   return !wait_for_end(pid, milliseconds{0});
+}
+
+void freeze(pid_t pid) {
+  check(::kill(pid, SIGSTOP) == 0, "kill");
+  // "pid (name) state …"
+  const auto stopped = [](const fs::path& task) {
+    const auto text = contents(task / "stat");
+    const auto at = text.rfind(") ");
+    return at != std::string::npos && text[at + 2] == 'T';
+  };
+  const auto tasks = "/proc/" + std::to_string(pid) + "/task";
+  const auto all_stopped = [&] {
+    return std::all_of(fs::directory_iterator{tasks}, fs::directory_iterator{},
+                       [&](const auto& x) { return stopped(x.path()); });
+  };
+  if (!wait_until(all_stopped))
+    throw std::runtime_error{"pid " + std::to_string(pid) + " does not stop"};
 }
 
 // -- running programs ---------------------------------------------------------
@@ -548,16 +573,7 @@ const boost::json::object& with_id(const boost::json::array& all,
 
 namespace {
 
-namespace fs = std::filesystem;
-
 constexpr std::string_view mark = "PUP_TEST_SANDBOX";
-
-std::string contents(const fs::path& file) {
-  std::ifstream in{file, std::ios::binary};
-  std::ostringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
 
 std::vector<pid_t> all_processes() {
   std::vector<pid_t> result;

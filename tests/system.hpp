@@ -53,6 +53,9 @@ bool wait_for_end(pid_t pid, std::chrono::milliseconds limit = patience);
 /// Whether the process exists and is no zombie.
 bool alive(pid_t pid);
 
+/// SIGSTOP, and waits until the last of its threads has stopped.
+void freeze(pid_t pid);
+
 // -- running programs ---------------------------------------------------------
 
 struct command_line {

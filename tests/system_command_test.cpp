@@ -469,7 +469,7 @@ SCENARIO("a supervisor that is stopped cannot hold a command") {
   box.write("config.json", config({sleeper("a")}));
   start(box);
   const auto pid = *box.supervisors().begin();
-  REQUIRE(::kill(pid, SIGSTOP) == 0);
+  freeze(pid);
   for (const words& arguments :
        {words{"status"}, words{"stop", "a"}, words{"terminate"}}) {
     auto with_limit = arguments;
