@@ -30,6 +30,7 @@ struct diary {
   strings lines;  // since the last read()
   std::map<std::string, caf::actor> live;
   std::map<std::string, int> kept;  // what each latest life was handed
+  std::optional<caf::error> root_end;
 
   strings read() {
     return std::exchange(lines, {});
@@ -61,7 +62,7 @@ caf::behavior worker_behavior(caf::stateful_actor<worker_state>* self,
   return {
       [=](crash) { self->quit(caf::sec::runtime_error); },
       [=](finish) { self->quit(); },
-      [=](finish, caf::exit_reason reason) { self->quit(reason); },
+      [=](finish, const caf::error& reason) { self->quit(reason); },
       [=](be_ready) { self->send(parent, pup::child_ready{}); },
       [=](save, int x) { self->send(parent, pup::keep{caf::make_message(x)}); },
       // Its last words.
@@ -85,7 +86,6 @@ std::string to_string(child_state x) {
 struct lab : diary, pup::test::virtual_time {
   pup::supervisor_spec spec;
   pup::supervisor_actor root;
-  std::optional<caf::error> root_end;
 
   lab() {
     spec.limit = {10, 10s};
@@ -145,7 +145,9 @@ struct lab : diary, pup::test::virtual_time {
     root = own(pup::spawn_supervisor(sys, spec));
     root_end.reset();
     caf::actor_cast<caf::actor>(root)->attach_functor(
-        [this](const caf::error& reason) { root_end = reason; });
+        [book = static_cast<diary*>(this)](const caf::error& reason) {
+          book->root_end = reason;
+        });
   }
 
   void launch(std::vector<child_spec> children) {
@@ -931,7 +933,7 @@ SCENARIO_METHOD(lab, "a stubborn later life has a shutdown time of its own") {
   terminate("a");
   lines.clear();
   advance(999ms);
-  expect({"a:stopping"});
+  CHECK(children() == strings{"a:stopping"});
   advance(1ms);
   CHECK(read() == strings{"kill a"});
   expect({"a:stopped"});
