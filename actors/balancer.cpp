@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 namespace pup {
 
@@ -12,14 +13,18 @@ struct drain_due {
   std::uint64_t life = 0;
   std::uint64_t drain = 0;
 };
-struct open_again {};
+struct open_again {
+  std::uint64_t attempt = 0;
+};
+struct look_at_drains {};
 
-} // namespace
+}  // namespace
 
-} // namespace pup
+}  // namespace pup
 
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::drain_due)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::open_again)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::look_at_drains)
 
 namespace pup {
 
@@ -29,12 +34,22 @@ namespace {
 constexpr std::chrono::milliseconds first_retry{1'000};
 constexpr std::chrono::milliseconds last_retry{10'000};
 
+// A listener opens at once or not at all; the proxy is silent only when it is
+// going away.
+constexpr std::chrono::seconds open_timeout{10};
+constexpr std::chrono::seconds traffic_timeout{1};
+
+// How long drains that an earlier life began may take to reach the loops before
+// their counts mean something.
+constexpr std::chrono::seconds settling_time{1};
+
 using self_actor = balancer_actor::extend<caf::reacts_to<drain_due>,
-                                          caf::reacts_to<open_again>>;
+                                          caf::reacts_to<open_again>,
+                                          caf::reacts_to<look_at_drains>>;
 
 struct balancer_state {
   using pointer = self_actor::stateful_pointer<balancer_state>;
-  using backend_key = std::pair<std::uint32_t, std::uint64_t>; // slot, life
+  using backend_key = std::pair<std::uint32_t, std::uint64_t>;  // slot, life
 
   balancer_state() = default;
 
@@ -44,9 +59,11 @@ struct balancer_state {
   balancer_args args;
   caf::actor_addr parent;
   std::vector<backend_entry> backends;
-  std::map<backend_key, std::uint64_t> drains; // running ones, by number
+  std::map<backend_key, std::uint64_t> drains;  // running ones, by number
   std::uint64_t drain_count = 0;
-  bool wanted = true; // to listen
+  bool wanted = true;     // to listen
+  bool inherited = true;  // no snapshot yet: drains may be an earlier life's
+  std::uint64_t attempt = 0;  // to open; tells a retry that is still wanted
   std::chrono::milliseconds retry = first_retry;
 
   template <class Fact>
@@ -60,32 +77,41 @@ struct balancer_state {
     if (wanted == open_wanted)
       return;
     wanted = open_wanted;
-    if (wanted)
-      open();
-    else
-      self->send(args.proxy, close_listener{args.cluster});
+    retry = first_retry;
+    wanted ? open() : close();
+  }
+
+  void close() {
+    ++attempt;
+    self->send(args.proxy, close_listener{args.cluster});
   }
 
   void open() {
-    if (!wanted)
-      return;
-    self
-      ->request(args.proxy, std::chrono::seconds(10),
-                open_listener{args.cluster, args.spec},
-                caf::actor_cast<balancer_actor>(self))
-      .then(
-        [this](const listener_opened&) {
-          if (!wanted)
-            return;
-          retry = first_retry;
-          publish();
-          tell_parent(listener_changed{true, {}});
-        },
-        [this](const caf::error& why) {
-          tell_parent(listener_changed{false, text_of(why)});
-          self->delayed_send(self, retry, open_again{});
-          retry = std::min(2 * retry, last_retry);
-        });
+    const auto mine = ++attempt;
+    self->request(args.proxy, open_timeout,
+                  open_listener{args.cluster, args.spec},
+                  caf::actor_cast<balancer_actor>(self))
+        .then(
+            [this, mine](const listener_opened&) {
+              if (mine == attempt)
+                opened();
+            },
+            [this, mine](const caf::error& why) {
+              if (mine == attempt)
+                refused(text_of(why));
+            });
+  }
+
+  void opened() {
+    retry = first_retry;
+    publish();
+    tell_parent(listener_changed{true, {}});
+  }
+
+  void refused(std::string why) {
+    tell_parent(listener_changed{false, std::move(why)});
+    self->delayed_send(self, retry, open_again{attempt});
+    retry = std::min(2 * retry, last_retry);
   }
 
   void publish() {
@@ -104,6 +130,8 @@ struct balancer_state {
     }
     drains = std::move(still);
     publish();
+    if (std::exchange(inherited, false) && !drains.empty())
+      self->delayed_send(self, settling_time, look_at_drains{});
   }
 
   std::uint64_t begin_drain(const backend_key& key) {
@@ -114,28 +142,56 @@ struct balancer_state {
   }
 
   void idle(const backend_idle& fact) {
-    if (drains.erase({fact.slot, fact.life}) > 0)
-      tell_parent(backend_drained{fact.slot, fact.life, 0});
+    drained({fact.slot, fact.life}, 0);
   }
 
-  void deadline(const drain_due& due) {
+  void drained(const backend_key& key, std::uint64_t cut) {
+    if (drains.erase(key) > 0)
+      tell_parent(backend_drained{key.first, key.second, cut});
+  }
+
+  bool is_current(const drain_due& due) const {
     const auto i = drains.find({due.slot, due.life});
-    if (i == drains.end() || i->second != due.drain)
+    return i != drains.end() && i->second == due.drain;
+  }
+
+  // The drain may end, or be cancelled, while the proxy counts.
+  void deadline(const drain_due& due) {
+    if (!is_current(due))
       return;
-    drains.erase(i);
-    self->request(args.proxy, std::chrono::seconds(1),
-                  get_traffic{args.cluster})
-      .then(
-        [this, due](const traffic& now) {
-          std::uint64_t open = 0;
-          for (const auto& x : now.backends)
-            if (x.slot == due.slot && x.life == due.life)
-              open = x.active;
-          tell_parent(backend_drained{due.slot, due.life, open});
-        },
-        [this, due](const caf::error&) {
-          tell_parent(backend_drained{due.slot, due.life, 0});
-        });
+    self->request(args.proxy, traffic_timeout, get_traffic{args.cluster})
+        .then(
+            [this, due](const traffic& now) {
+              if (is_current(due))
+                drained({due.slot, due.life},
+                        active(now, {due.slot, due.life}));
+            },
+            [this, due](const caf::error&) {
+              if (is_current(due))
+                drained({due.slot, due.life}, 0);
+            });
+  }
+
+  // The proxy reports the end of a drain once: an earlier life may have had it.
+  void look() {
+    self->request(args.proxy, traffic_timeout, get_traffic{args.cluster})
+        .then(
+            [this](const traffic& now) {
+              const auto running = drains;
+              for (const auto& drain : running)
+                if (active(now, drain.first) == 0)
+                  drained(drain.first, 0);
+            },
+            [](const caf::error&) {
+              // the deadlines remain
+            });
+  }
+
+  static std::uint64_t active(const traffic& now, const backend_key& key) {
+    for (const auto& x : now.backends)
+      if (x.slot == key.first && x.life == key.second)
+        return x.active;
+    return 0;
   }
 };
 
@@ -157,29 +213,33 @@ self_actor::behavior_type balancer_behavior(balancer_state::pointer self,
                  close_listener{self->state.args.cluster});
     self->quit(std::move(message.reason));
   });
+  // Closing as well: an earlier life may have been told to, and failed.
   state.wanted = state.args.listening;
-  state.open();
+  state.wanted ? state.open() : state.close();
   return {
-    [self](assign_backends& snapshot) {
-      self->state.assign(std::move(snapshot.backends));
-    },
-    [self](const set_listening& x) { self->state.set_open(x.open); },
-    [self](const backend_idle& fact) { self->state.idle(fact); },
-    [self](const get_traffic&) {
-      return self->delegate(self->state.args.proxy,
-                            get_traffic{self->state.args.cluster});
-    },
-    [self](const drain_due& due) { self->state.deadline(due); },
-    [self](open_again) { self->state.open(); },
+      [self](assign_backends& snapshot) {
+        self->state.assign(std::move(snapshot.backends));
+      },
+      [self](const set_listening& x) { self->state.set_open(x.open); },
+      [self](const backend_idle& fact) { self->state.idle(fact); },
+      [self](const get_traffic&) {
+        return self->delegate(self->state.args.proxy,
+                              get_traffic{self->state.args.cluster});
+      },
+      [self](const drain_due& due) { self->state.deadline(due); },
+      [self](const open_again& due) {
+        if (due.attempt == self->state.attempt)
+          self->state.open();
+      },
+      [self](look_at_drains) { self->state.look(); },
   };
 }
 
-} // namespace
+}  // namespace
 
 balancer_actor spawn_balancer(caf::local_actor* parent, cluster_actor facts_to,
                               balancer_args args) {
-  return parent->spawn(balancer_behavior, std::move(facts_to),
-                       std::move(args));
+  return parent->spawn(balancer_behavior, std::move(facts_to), std::move(args));
 }
 
-} // namespace pup
+}  // namespace pup

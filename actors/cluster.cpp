@@ -1,7 +1,6 @@
 #include "pup/actors/pending.hpp"
+#include "pup/actors/slot.hpp"
 #include "pup/actors/spawn.hpp"
-#include "pup/actors/supervision.hpp"
-#include "pup/config/expand.hpp"
 
 #include <algorithm>
 #include <random>
@@ -10,23 +9,16 @@ namespace pup {
 
 namespace {
 
-// Messages to itself. The life or number tells a timer that is still wanted.
+// Messages to itself. A number tells a timer that is still wanted.
 struct backoff_due {
   std::uint32_t slot = 0;
   std::uint64_t timer = 0;
 };
 struct balancer_due {};
 
-/// What an earlier life of the cluster left: what was wanted.
-struct wanted_state {
-  std::uint32_t desired = 0;
-  std::vector<std::uint32_t> stopped; // slots that somebody stopped
-  bool listening = true;
-};
+}  // namespace
 
-} // namespace
-
-} // namespace pup
+}  // namespace pup
 
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::backoff_due)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::balancer_due)
@@ -39,46 +31,14 @@ namespace {
 using self_actor = cluster_actor::extend<caf::reacts_to<backoff_due>,
                                          caf::reacts_to<balancer_due>>;
 
+using phase = slot_phase;
+
 // The balancer holds no state that a restart loses: restart it often rather
 // than lose the unit. 10 in 10 s is beyond what a single bad event causes.
 constexpr intensity balancer_intensity{10, std::chrono::seconds(10)};
 
 // The key of the listener among the goals of a request; no slot has it.
 constexpr std::uint32_t listener_goal = bounds::instances + 1;
-
-enum class phase : std::uint8_t {
-  resting,
-  backoff,
-  starting,
-  ready,
-  draining,
-  stopping,
-};
-
-/// A stable number and port; its lives come and go.
-struct slot {
-  std::uint32_t number = 0; // from 1; 0 for a single process
-  bool wanted = false;
-  phase now = phase::resting;
-  run_state rest = run_state::stopped; // while resting
-  instance_actor handle;
-  std::uint64_t life = 0;
-  std::uint64_t timer = 0; // number of the current backoff
-  std::int32_t pid = 0;
-  std::string address;
-  time_point started{};
-  time_point ready_since{};
-  std::uint32_t restarts = 0;
-  std::optional<ending> last;
-  std::string reason; // why it is not ready, in words
-  std::optional<supervision> rules;
-};
-
-std::string in_words(duration x) {
-  const auto ms = std::chrono::ceil<std::chrono::milliseconds>(x).count();
-  return ms < 10'000 ? std::to_string(ms) + " ms"
-                     : std::to_string(ms / 1'000) + " s";
-}
 
 struct cluster_state {
   using pointer = self_actor::stateful_pointer<cluster_state>;
@@ -87,7 +47,9 @@ struct cluster_state {
   cluster_state(const cluster_state&) = delete;
   cluster_state& operator=(const cluster_state&) = delete;
   ~cluster_state() {
-    pending.abandon("the cluster's actor failed");
+    pending.abandon(
+        make_error(fault::actor_failed,
+                   "'" + spec().id + "': its actor failed; ask again"));
   }
 
   static inline const char* name = "cluster";
@@ -95,17 +57,19 @@ struct cluster_state {
   pointer self = nullptr;
   cluster_args args;
   caf::actor_addr parent;
-  std::vector<slot> slots; // by number
+  std::vector<slot> slots;  // by number
   std::uint32_t desired = 0;
   std::uint64_t last_life = 0;
   std::uint64_t last_timer = 0;
   balancer_actor balancer;
   supervision balancer_rules{strategy::one_for_one, balancer_intensity};
-  bool listening = false; // wanted
+  time_point balancer_since{};
+  bool listening = false;  // wanted
   bool listener_open = false;
   std::string listener_reason;
   pending_operations pending;
   bool stopping = false;
+  std::optional<wanted_state> remembered;
   std::minstd_rand random;
 
   const process_spec& spec() const {
@@ -114,17 +78,20 @@ struct cluster_state {
   bool has_balancer() const {
     return spec().cluster && spec().cluster->common_port != 0;
   }
+  double random01() {
+    return std::uniform_real_distribution<double>{0, 1}(random);
+  }
 
   // Start and end of the cluster.
   void init(pointer owner, caf::actor_addr spawner, cluster_args wanted);
-  wanted_state initial() const;
+  void resume(const wanted_state& left);
+  wanted_state left_by_now() const;
   void remember();
   void stop_all(const caf::error& reason);
+  bool all_resting() const;
   void quit_when_done();
 
   // Slots.
-  std::string id_of(const slot& x) const;
-  std::uint16_t port_of(const slot& x) const;
   slot* find(std::uint32_t number, std::uint64_t life);
   slot* find(const caf::actor_addr& address);
   void grow(std::uint32_t count);
@@ -136,34 +103,40 @@ struct cluster_state {
   void leave(slot& x);
   void stop_instance(slot& x);
   void come_to_rest(slot& x, run_state how, std::string why);
-  supervision fresh_rules() const;
   instance_args instance_of(const slot& x) const;
 
   // Facts.
   void down(const caf::down_msg& message);
   void ended(slot& x, const ending& how);
   void ended_by_itself(slot& x, const ending& how);
+  void start_again(slot& x, const ending& how, duration delay);
   void drained(const backend_drained& fact);
   void became_ready(slot& x, const instance_ready& fact);
   void backoff_over(const backoff_due& due);
   void listener(const listener_changed& fact);
   void start_balancer();
   void balancer_down();
+  void stop_without_balancer();
   void set_listener(bool open);
   void publish();
 
   // Requests.
   caf::result<scale_report> scale_to(const scale& request);
+  void scale_down(std::uint32_t to, pending_operation& op);
+  void scale_up(std::uint32_t to, pending_operation& op);
   caf::result<report> operate(const operate_unit& request);
+  std::vector<std::uint32_t> numbers_of(const operate_unit& request) const;
+  void apply_to_listener(const operate_unit& request, pending_operation& op);
   void apply(verb what, slot& x, pending_operation& op);
   void expect(pending_operation& op, const slot& x, direction where) const;
   void await(const slot& x, pending_operation& op) const;
-  unit_status status();
-  instance_status status(const slot& x) const;
-  run_state state_of(const slot& x) const;
-  run_state cluster_state_now() const;
+  template <class Answer, class Make>
+  caf::result<Answer> answer_when_done(pending_operation op, bool wait,
+                                       Make make);
+  unit_status status() const;
+  std::string reason() const;
   outcome outcome_of(const slot& x, bool ok, std::string text) const {
-    return {id_of(x), ok, std::move(text)};
+    return {slot_id(spec(), x.number), ok, std::move(text)};
   }
 };
 
@@ -175,44 +148,63 @@ void cluster_state::init(pointer owner, caf::actor_addr spawner,
   parent = std::move(spawner);
   args = std::move(wanted);
   random.seed(args.seed);
-  // Lives of an earlier actor for this unit must stay distinct from ours.
+  // Lives of an earlier actor for this unit must stay distinct from ours, even
+  // when what it left is lost.
   last_life = static_cast<std::uint64_t>(
-    self->clock().now().time_since_epoch().count());
+      self->clock().now().time_since_epoch().count());
   balancer_rules.add("balancer", restart_type::permanent);
-  const auto start = initial();
-  desired = start.desired;
-  grow(desired);
-  listening = start.listening;
-  if (has_balancer())
-    start_balancer();
-  for (auto& x : slots)
-    if (std::find(start.stopped.begin(), start.stopped.end(), x.number)
-        == start.stopped.end())
-      want_up(x);
+  if (args.kept.match_elements<wanted_state>())
+    return resume(args.kept.get_as<wanted_state>(0));
+  wanted_state start;
+  start.desired = spec().cluster ? spec().cluster->instances : 1;
+  start.listening = spec().autostart;
+  if (!spec().autostart)
+    for (std::uint32_t n = 0; n <= start.desired; ++n)
+      start.resting.push_back({n, false, run_state::stopped, {}});
+  resume(start);
 }
 
-wanted_state cluster_state::initial() const {
-  if (args.kept.match_elements<wanted_state>())
-    return args.kept.get_as<wanted_state>(0);
-  wanted_state result;
-  result.desired = spec().cluster ? spec().cluster->instances : 1;
-  result.listening = spec().autostart;
-  if (!spec().autostart)
-    for (std::uint32_t n = 0; n <= result.desired; ++n)
-      result.stopped.push_back(n);
+void cluster_state::resume(const wanted_state& left) {
+  last_life = std::max(last_life, left.last_life);
+  desired = left.desired;
+  listening = left.listening;
+  grow(desired);
+  if (has_balancer())
+    start_balancer();
+  for (auto& x : slots) {
+    const auto rest =
+        std::find_if(left.resting.begin(), left.resting.end(),
+                     [&](const auto& y) { return y.number == x.number; });
+    if (rest == left.resting.end()) {
+      want_up(x);
+      continue;
+    }
+    x.wanted = rest->wanted;
+    x.rest = rest->rest;
+    x.reason = rest->reason;
+  }
+  tidy();
+}
+
+wanted_state cluster_state::left_by_now() const {
+  wanted_state result{desired, listening, last_life, {}};
+  for (const auto& x : slots) {
+    if (!x.wanted)
+      result.resting.push_back({x.number, false, run_state::stopped, {}});
+    else if (x.now == phase::resting)
+      result.resting.push_back({x.number, true, x.rest, x.reason});
+  }
   return result;
 }
 
 void cluster_state::remember() {
   auto to = caf::actor_cast<caf::strong_actor_ptr>(parent);
-  if (!to || stopping)
+  auto now = left_by_now();
+  if (!to || remembered == now)
     return;
-  wanted_state x{desired, {}, listening};
-  for (const auto& s : slots)
-    if (!s.wanted)
-      x.stopped.push_back(s.number);
+  remembered = now;
   self->send(caf::actor_cast<supervisor_actor>(std::move(to)),
-             keep{caf::make_message(std::move(x))});
+             keep{caf::make_message(std::move(now))});
 }
 
 void cluster_state::stop_all(const caf::error& reason) {
@@ -220,15 +212,18 @@ void cluster_state::stop_all(const caf::error& reason) {
     return self->quit(reason ? reason : caf::exit_reason::kill);
   stopping = true;
   set_listener(false);
-  for (auto& x : slots)
-    want_down(x);
+  for (auto i = slots.rbegin(); i != slots.rend(); ++i)
+    want_down(*i);
   tidy();
 }
 
+bool cluster_state::all_resting() const {
+  return std::all_of(slots.begin(), slots.end(),
+                     [](const slot& x) { return x.now == phase::resting; });
+}
+
 void cluster_state::quit_when_done() {
-  if (!std::all_of(slots.begin(), slots.end(), [](const slot& x) {
-        return x.now == phase::resting;
-      }))
+  if (!all_resting())
     return;
   if (balancer)
     self->send_exit(balancer, caf::exit_reason::user_shutdown);
@@ -237,16 +232,6 @@ void cluster_state::quit_when_done() {
 }
 
 // -- slots --------------------------------------------------------------------
-
-std::string cluster_state::id_of(const slot& x) const {
-  return spec().cluster ? instance_id(spec().id, x.number) : spec().id;
-}
-
-std::uint16_t cluster_state::port_of(const slot& x) const {
-  if (!spec().cluster || spec().cluster->start_port == 0)
-    return 0;
-  return static_cast<std::uint16_t>(spec().cluster->start_port + x.number - 1);
-}
 
 slot* cluster_state::find(std::uint32_t number, std::uint64_t life) {
   const auto i = std::find_if(slots.begin(), slots.end(), [&](const slot& x) {
@@ -265,18 +250,22 @@ slot* cluster_state::find(const caf::actor_addr& address) {
 void cluster_state::grow(std::uint32_t count) {
   while (slots.size() < count) {
     slot x;
-    x.number = spec().cluster ? static_cast<std::uint32_t>(slots.size()) + 1 : 0;
+    x.number =
+        spec().cluster ? static_cast<std::uint32_t>(slots.size()) + 1 : 0;
     slots.push_back(std::move(x));
   }
 }
 
-// The end of each handler: forgets slots that have left, and quits when a stop
-// is complete. Nothing else removes a slot, so references stay good meanwhile.
+// The end of each handler that changes a slot: forgets slots that have left,
+// leaves a note for a next life, and quits when a stop is complete. Nothing
+// else removes a slot, so references stay good meanwhile.
 void cluster_state::tidy() {
   while (slots.size() > desired && slots.back().now == phase::resting)
     slots.pop_back();
   if (stopping)
     quit_when_done();
+  else
+    remember();
 }
 
 void cluster_state::want_up(slot& x) {
@@ -298,7 +287,7 @@ void cluster_state::want_up(slot& x) {
                             outcome_of(x, true, "ready"));
     case phase::starting:
     case phase::ready:
-    case phase::stopping: // starts when it has stopped
+    case phase::stopping:  // starts when it has stopped
       return;
   }
 }
@@ -333,10 +322,11 @@ void cluster_state::bounce(slot& x) {
 
 void cluster_state::launch_slot(slot& x) {
   if (!x.rules)
-    x.rules = fresh_rules();
+    x.rules = rules_of(spec());
   x.now = phase::starting;
   x.life = ++last_life;
   x.pid = 0;
+  x.cut = 0;
   x.reason.clear();
   x.started = self->clock().now();
   x.handle = spawn_instance(self, caf::actor_cast<cluster_actor>(self),
@@ -344,52 +334,9 @@ void cluster_state::launch_slot(slot& x) {
   self->monitor(x.handle);
 }
 
-supervision cluster_state::fresh_rules() const {
-  restart_type type = restart_type::permanent;
-  if (spec().restart == restart_policy::on_error)
-    type = restart_type::transient;
-  else if (spec().restart == restart_policy::never)
-    type = restart_type::temporary;
-  supervision result{strategy::one_for_one,
-                     {spec().restart_limit, spec().restart_period}};
-  backoff_rule delays;
-  delays.first = spec().restart_delay;
-  delays.max = std::max(spec().restart_max_delay, spec().restart_delay);
-  result.add("instance", type, delays);
-  return result;
-}
-
 instance_args cluster_state::instance_of(const slot& x) const {
-  const auto id = id_of(x);
-  const auto port = port_of(x);
-  const auto index = x.number == 0 ? 0 : x.number - 1;
   instance_args result;
-  auto& request = result.request;
-  request.id = id;
-  request.life = x.life;
-  request.argv = spec().argv;
-  if (!spec().shell)
-    for (auto& argument : request.argv)
-      argument = expand(argument, port, index, id);
-  request.env = spec().env;
-  for (auto& [key, value] : request.env)
-    value = expand(value, port, index, id);
-  request.cwd = expand(spec().cwd, port, index, id);
-  request.path = spec().path;
-  request.port = port;
-  request.ready = spec().ready;
-  request.env["PUP_ID"] = id;
-  request.env["PUP_NAME"] = args.supervisor;
-  if (spec().cluster)
-    request.env["PUP_CLUSTER_INSTANCE"] = std::to_string(index);
-  if (port != 0) {
-    const auto text = std::to_string(port);
-    request.env["PUP_CLUSTER_PORT"] = text;
-    // What most programs read, and what lets a plain Deno.serve() listen here;
-    // the configuration's own values win.
-    request.env.emplace("PORT", text);
-    request.env.emplace("DENO_SERVE_ADDRESS", "tcp:127.0.0.1:" + text);
-  }
+  result.request = launch_of(spec(), args.supervisor, x.number, x.life);
   result.slot = x.number;
   result.grace_period = spec().terminate_grace_period;
   result.stop_timeout = spec().terminate_timeout;
@@ -399,18 +346,20 @@ instance_args cluster_state::instance_of(const slot& x) const {
   return result;
 }
 
-// Withdrawn first, stopped when its connections have ended.
+// Withdrawn first, stopped when its connections have ended. While a failed
+// balancer is away the drain waits for the next one, except at the very end.
 void cluster_state::leave(slot& x) {
-  if (x.now == phase::ready && balancer) {
-    x.now = phase::draining;
-    publish();
-    return;
-  }
-  stop_instance(x);
+  const auto can_drain = balancer || (has_balancer() && !stopping);
+  if (x.now != phase::ready || !can_drain)
+    return stop_instance(x);
+  x.now = phase::draining;
+  publish();
 }
 
 void cluster_state::stop_instance(slot& x) {
-  x.now = phase::stopping;
+  const auto was = std::exchange(x.now, phase::stopping);
+  if (was == phase::draining)
+    publish();
   self->send_exit(x.handle, caf::exit_reason::user_shutdown);
 }
 
@@ -418,11 +367,15 @@ void cluster_state::come_to_rest(slot& x, run_state how, std::string why) {
   x.now = phase::resting;
   x.rest = how;
   x.reason = std::move(why);
-  const auto number = x.number;
-  const auto up_text = x.reason.empty() ? to_string(how) : x.reason;
-  pending.settle(number, direction::up,
-                 outcome_of(x, how == run_state::finished, up_text));
-  pending.settle(number, direction::down, outcome_of(x, true, "stopped"));
+  const auto came_up = x.reason.empty() ? to_string(how) : x.reason;
+  pending.settle(x.number, direction::up,
+                 outcome_of(x, how == run_state::finished, came_up));
+  const auto cut = std::exchange(x.cut, 0);
+  const auto went_down =
+      cut == 0 ? "stopped"
+               : "stopped; connections that outlived drainTimeoutMs: "
+                     + std::to_string(cut);
+  pending.settle(x.number, direction::down, outcome_of(x, true, went_down));
 }
 
 // -- facts --------------------------------------------------------------------
@@ -450,7 +403,9 @@ void cluster_state::ended(slot& x, const ending& how) {
     return ended_by_itself(x, how);
   if (!x.wanted || stopping)
     return come_to_rest(x, run_state::stopped, {});
+  // Somebody asked for this life to end: it counts for no series of failures.
   ++x.restarts;
+  x.rules.reset();
   launch_slot(x);
 }
 
@@ -459,44 +414,45 @@ void cluster_state::ended_by_itself(slot& x, const ending& how) {
     return how.what == ending::kind::exited
            && std::find(codes.begin(), codes.end(), how.code) != codes.end();
   };
-  const auto now = self->clock().now();
-  const auto was_ready = x.now == phase::ready;
   const auto success = has(spec().success_exit_codes);
   const auto at_rest = success ? run_state::finished : run_state::failed;
   const auto why = success ? std::string{} : to_string(how);
   if (has(spec().no_restart_exit_codes))
     return come_to_rest(x, at_rest, why);
-  const auto stable
-    = was_ready && now - x.ready_since >= backoff_rule{}.stable_after;
-  const auto what
-    = x.rules->ended("instance", success, stable, now,
-                     std::uniform_real_distribution<double>{0, 1}(random));
+  const auto now = self->clock().now();
+  const auto stable = x.now == phase::ready
+                      && now - x.ready_since >= backoff_rule{}.stable_after;
+  const auto what =
+      x.rules->ended(slot_child, success, stable, now, random01());
   if (std::holds_alternative<give_up>(what))
-    return come_to_rest(x, run_state::exhausted,
-                        to_string(how) + "; more than "
-                          + std::to_string(*spec().restart_limit)
-                          + " restarts in " + in_words(spec().restart_period));
-  const auto* again = std::get_if<restart>(&what);
-  if (again == nullptr)
-    return come_to_rest(x, at_rest, why);
+    return come_to_rest(
+        x, run_state::exhausted,
+        to_string(how) + "; more than " + std::to_string(*spec().restart_limit)
+            + " restarts in " + in_words(spec().restart_period));
+  if (const auto* again = std::get_if<restart>(&what))
+    return start_again(x, how, again->delay);
+  come_to_rest(x, at_rest, why);
+}
+
+void cluster_state::start_again(slot& x, const ending& how, duration delay) {
+  const auto at_once = delay <= duration::zero();
+  auto why = to_string(how) + "; starting again "
+             + (at_once ? "at once" : "in " + in_words(delay));
   ++x.restarts;
-  pending.settle(x.number, direction::up,
-                 outcome_of(x, false,
-                            to_string(how) + "; starting again in "
-                              + in_words(again->delay)));
-  if (again->delay <= duration::zero())
+  pending.settle(x.number, direction::up, outcome_of(x, false, why));
+  if (at_once)
     return launch_slot(x);
   x.now = phase::backoff;
-  x.reason = to_string(how) + "; starting again in " + in_words(again->delay);
+  x.reason = std::move(why);
   x.timer = ++last_timer;
-  self->delayed_send(self, again->delay, backoff_due{x.number, x.timer});
+  self->delayed_send(self, delay, backoff_due{x.number, x.timer});
 }
 
 void cluster_state::backoff_over(const backoff_due& due) {
   for (auto& x : slots)
-    if (x.number == due.slot && x.timer == due.timer
-        && x.now == phase::backoff)
-      return launch_slot(x);
+    if (x.number == due.slot && x.timer == due.timer && x.now == phase::backoff)
+      launch_slot(x);
+  tidy();
 }
 
 void cluster_state::became_ready(slot& x, const instance_ready& fact) {
@@ -513,50 +469,72 @@ void cluster_state::drained(const backend_drained& fact) {
   auto* x = find(fact.slot, fact.life);
   if (x == nullptr || x->now != phase::draining)
     return;
-  if (fact.cut > 0)
-    x->reason = std::to_string(fact.cut) + " connections outlived drainTimeoutMs";
+  x->cut = fact.cut;
   stop_instance(*x);
 }
 
 // -- the balancer -------------------------------------------------------------
 
 void cluster_state::start_balancer() {
-  balancer = spawn_balancer(self, caf::actor_cast<cluster_actor>(self),
-                            {spec().id, *spec().cluster, args.world.proxy,
-                             listening});
+  balancer =
+      spawn_balancer(self, caf::actor_cast<cluster_actor>(self),
+                     {spec().id, *spec().cluster, args.world.proxy, listening});
   self->monitor(balancer);
+  balancer_since = self->clock().now();
   publish();
 }
 
 void cluster_state::balancer_down() {
   balancer = nullptr;
   if (stopping)
-    return tidy();
-  const auto what
-    = balancer_rules.ended("balancer", false, false, self->clock().now(),
-                           std::uniform_real_distribution<double>{0, 1}(random));
+    return stop_without_balancer();
+  const auto now = self->clock().now();
+  const auto stable = now - balancer_since >= backoff_rule{}.stable_after;
+  const auto what =
+      balancer_rules.ended("balancer", false, stable, now, random01());
   const auto* again = std::get_if<restart>(&what);
   if (again == nullptr)
-    return self->quit(make_error(fault::gave_up, "the balancer failed too often"));
+    return self->quit(
+        make_error(fault::gave_up, "the balancer failed too often"));
+  if (again->delay <= duration::zero())
+    return start_balancer();
   self->delayed_send(self, again->delay, balancer_due{});
+}
+
+// It ended because its work was done; or it failed, and none will follow.
+void cluster_state::stop_without_balancer() {
+  if (!all_resting())
+    self->send(args.world.proxy, close_listener{spec().id});
+  for (auto& x : slots)
+    if (x.now == phase::draining)
+      stop_instance(x);
+  tidy();
 }
 
 void cluster_state::set_listener(bool open) {
   listening = open;
+  if (!has_balancer())
+    return;
   if (!open) {
     listener_open = false;
     listener_reason.clear();
+    pending.overtake(listener_goal, direction::down,
+                     {spec().id, false, "stopped by a later request"});
   }
   if (balancer)
     self->send(balancer, set_listening{open});
+  else if (!open)
+    self->send(args.world.proxy, close_listener{spec().id});
 }
 
 void cluster_state::listener(const listener_changed& fact) {
+  if (!listening)
+    return;
   listener_open = fact.open;
   listener_reason = fact.reason;
-  pending.settle(listener_goal, direction::up,
-                 {spec().id, fact.open,
-                  fact.open ? "listening" : listener_reason});
+  pending.settle(
+      listener_goal, direction::up,
+      {spec().id, fact.open, fact.open ? "listening" : listener_reason});
 }
 
 // A snapshot of all that may serve or still drain, never a difference.
@@ -566,107 +544,122 @@ void cluster_state::publish() {
   assign_backends snapshot;
   for (const auto& x : slots)
     if (x.handle && (x.now == phase::ready || x.now == phase::draining))
-      snapshot.backends.push_back({x.number, x.life, x.address, port_of(x),
+      snapshot.backends.push_back({x.number, x.life, x.address,
+                                   slot_port(spec(), x.number),
                                    x.now == phase::draining});
   self->send(balancer, std::move(snapshot));
 }
 
 // -- requests -----------------------------------------------------------------
 
-caf::result<scale_report> cluster_state::scale_to(const scale& request) {
-  if (!spec().cluster)
-    return make_error(fault::bad_request,
-                      "'" + spec().id
-                        + "' is a process, not a cluster; give it a \"cluster\" "
-                          "in the configuration to scale it");
-  const auto from = desired;
-  auto to = request.count;
-  if (request.mode == scale_mode::up_by)
-    to = from + std::min(request.count, bounds::instances + 1);
-  else if (request.mode == scale_mode::down_by)
-    to = from - std::min(request.count, from);
-  if (to > bounds::instances)
-    return make_error(fault::bad_request,
-                      "'" + spec().id + "' cannot have " + std::to_string(to)
-                        + " instances; use 0 to "
-                        + std::to_string(bounds::instances));
-  desired = to;
-  grow(desired);
-  if (has_balancer() && !listening)
-    set_listener(true);
-
-  auto promise = self->make_response_promise<scale_report>();
-  pending_operation op;
-  op.answer = [this, promise, from](std::vector<outcome> outcomes) mutable {
-    promise.deliver(scale_report{spec().id, from, desired, std::move(outcomes)});
+template <class Answer, class Make>
+caf::result<Answer> cluster_state::answer_when_done(pending_operation op,
+                                                    bool wait, Make make) {
+  auto promise = self->make_response_promise<Answer>();
+  op.answer = [promise, make](std::vector<outcome> outcomes) mutable {
+    promise.deliver(make(std::move(outcomes)));
   };
-  // The youngest leave first.
-  for (auto i = slots.rbegin(); i != slots.rend() && i->number > to; ++i) {
-    const auto changes = i->now != phase::resting;
-    want_down(*i);
-    if (changes && request.wait)
-      expect(op, *i, direction::down);
-  }
-  for (auto& x : slots) {
-    if (x.number > to)
-      break;
-    const auto changes = !x.wanted || x.now != phase::ready;
-    want_up(x);
-    if (changes && request.wait)
-      expect(op, x, direction::up);
-  }
-  remember();
+  op.fail = [promise](const caf::error& why) mutable { promise.deliver(why); };
+  if (!wait)
+    for (auto& [number, goal] : op.goals)
+      if (!goal.reached)
+        goal.reached = outcome{
+            number == listener_goal ? spec().id : slot_id(spec(), number), true,
+            "begun"};
   pending.add(std::move(op));
   tidy();
   return promise;
+}
+
+caf::result<scale_report> cluster_state::scale_to(const scale& request) {
+  const auto count = scaled_count(spec(), desired, request);
+  if (const auto* fault = std::get_if<caf::error>(&count))
+    return *fault;
+  const auto from = desired;
+  desired = std::get<std::uint32_t>(count);
+  grow(desired);
+  if (!listening)
+    set_listener(true);
+  pending_operation op;
+  scale_down(desired, op);
+  scale_up(desired, op);
+  // What is wanted when it is answered: a later request may have come.
+  return answer_when_done<scale_report>(
+      std::move(op), request.wait, [this, from](std::vector<outcome> outcomes) {
+        return scale_report{spec().id, from, desired, std::move(outcomes)};
+      });
+}
+
+// The youngest leave first.
+void cluster_state::scale_down(std::uint32_t to, pending_operation& op) {
+  for (auto i = slots.rbegin(); i != slots.rend() && i->number > to; ++i) {
+    const auto changes = i->now != phase::resting;
+    want_down(*i);
+    if (changes)
+      expect(op, *i, direction::down);
+  }
+}
+
+void cluster_state::scale_up(std::uint32_t to, pending_operation& op) {
+  for (auto& x : slots) {
+    const auto done =
+        x.wanted
+        && (x.now == phase::ready || state_of(x) == run_state::finished);
+    if (x.number > to || done)
+      continue;
+    want_up(x);
+    expect(op, x, direction::up);
+  }
 }
 
 caf::result<report> cluster_state::operate(const operate_unit& request) {
   if (stopping)
     return make_error(fault::shutting_down,
                       "'" + spec().id + "' is shutting down");
-  std::vector<std::uint32_t> numbers;
-  for (const auto& x : slots)
-    if ((request.slot == 0 || x.number == request.slot)
-        && (x.number <= desired || x.number == 0))
-      numbers.push_back(x.number);
+  const auto numbers = numbers_of(request);
   if (numbers.empty() && request.slot != 0)
     return make_error(fault::no_such_id,
                       "no instance '" + instance_id(spec().id, request.slot)
-                        + "'; '" + spec().id + "' has "
-                        + std::to_string(desired));
-  auto promise = self->make_response_promise<report>();
+                          + "'; '" + spec().id + "' has "
+                          + std::to_string(desired));
   pending_operation op;
-  op.answer = [promise](std::vector<outcome> outcomes) mutable {
-    promise.deliver(report{std::move(outcomes)});
-  };
-  const auto whole = request.slot == 0 && has_balancer();
-  if (whole && request.what == verb::stop)
-    set_listener(false);
-  else if (has_balancer() && !listening && request.what != verb::await
-           && request.what != verb::stop)
-    set_listener(true);
-  if (whole && listening && request.what != verb::stop) {
-    if (listener_open)
-      ; // nothing to report
-    else if (!listener_reason.empty())
-      op.reached(listener_goal, direction::up,
-                 {spec().id, false, listener_reason});
-    else
-      op.expect(listener_goal, direction::up);
+  if (has_balancer())
+    apply_to_listener(request, op);
+  for (auto& x : slots)
+    if (std::find(numbers.begin(), numbers.end(), x.number) != numbers.end())
+      apply(request.what, x, op);
+  return answer_when_done<report>(std::move(op), request.wait,
+                                  [](std::vector<outcome> outcomes) {
+                                    return report{std::move(outcomes)};
+                                  });
+}
+
+std::vector<std::uint32_t> cluster_state::numbers_of(
+    const operate_unit& request) const {
+  std::vector<std::uint32_t> result;
+  for (const auto& x : slots)
+    if (x.number <= desired && (request.slot == 0 || x.number == request.slot))
+      result.push_back(x.number);
+  return result;
+}
+
+void cluster_state::apply_to_listener(const operate_unit& request,
+                                      pending_operation& op) {
+  const auto whole = request.slot == 0;
+  if (request.what == verb::stop) {
+    if (whole)
+      set_listener(false);
+    return;
   }
-  for (const auto number : numbers)
-    for (auto& x : slots)
-      if (x.number == number)
-        apply(request.what, x, op);
-  if (!request.wait)
-    for (auto& [number, goal] : op.goals)
-      if (!goal.reached)
-        goal.reached = outcome{instance_id(spec().id, number), true, "begun"};
-  remember();
-  pending.add(std::move(op));
-  tidy();
-  return promise;
+  if (request.what != verb::await && !listening)
+    set_listener(true);
+  if (!whole || !listening || listener_open)
+    return;
+  if (listener_reason.empty())
+    op.expect(listener_goal, direction::up);
+  else
+    op.reached(listener_goal, direction::up,
+               {spec().id, false, listener_reason});
 }
 
 void cluster_state::apply(verb what, slot& x, pending_operation& op) {
@@ -704,12 +697,13 @@ void cluster_state::await(const slot& x, pending_operation& op) const {
     case phase::ready:
       return op.reached(x.number, direction::up, outcome_of(x, true, "ready"));
     case phase::resting:
-      return op.reached(x.number, direction::up,
-                        outcome_of(x, x.rest == run_state::finished,
-                                   x.reason.empty() ? to_string(x.rest)
-                                                    : x.reason));
+      return op.reached(
+          x.number, direction::up,
+          outcome_of(x, x.rest == run_state::finished,
+                     x.reason.empty() ? to_string(x.rest) : x.reason));
     case phase::backoff:
-      return op.reached(x.number, direction::up, outcome_of(x, false, x.reason));
+      return op.reached(x.number, direction::up,
+                        outcome_of(x, false, x.reason));
     default:
       return op.expect(x.number, direction::up);
   }
@@ -717,74 +711,19 @@ void cluster_state::await(const slot& x, pending_operation& op) const {
 
 // -- status -------------------------------------------------------------------
 
-run_state cluster_state::state_of(const slot& x) const {
-  switch (x.now) {
-    case phase::resting:
-      return x.rest;
-    case phase::backoff:
-      return run_state::backoff;
-    case phase::starting:
-      return run_state::starting;
-    case phase::ready:
-      return run_state::ready;
-    case phase::draining:
-      return run_state::draining;
-    case phase::stopping:
-      return run_state::stopping;
-  }
-  return run_state::failed;
-}
-
-run_state cluster_state::cluster_state_now() const {
-  std::uint32_t wanted = 0;
-  std::uint32_t ready = 0;
-  std::uint32_t exhausted = 0;
-  for (const auto& x : slots) {
-    if (!x.wanted || x.number > desired)
-      continue;
-    ++wanted;
-    ready += x.now == phase::ready ? 1 : 0;
-    exhausted += state_of(x) == run_state::exhausted ? 1 : 0;
-  }
-  if (wanted == 0)
-    return run_state::stopped;
-  if (exhausted == wanted)
-    return run_state::exhausted;
-  const auto reachable = !has_balancer() || listener_open;
-  return ready == wanted && reachable ? run_state::running : run_state::degraded;
-}
-
-instance_status cluster_state::status(const slot& x) const {
-  instance_status result;
-  result.id = id_of(x);
-  result.slot = x.number;
-  result.state = state_of(x);
-  result.pid = x.pid;
-  result.port = port_of(x);
-  result.restarts = x.restarts;
-  result.reason = x.reason;
-  if (x.handle)
-    result.uptime_ms = std::chrono::duration_cast<std::chrono::milliseconds>(
-                         self->clock().now() - x.started)
-                         .count();
-  if (x.last && x.last->what == ending::kind::exited)
-    result.exit_code = x.last->code;
-  if (x.last && x.last->signal != 0)
-    result.signal = x.last->signal;
-  return result;
-}
-
-unit_status cluster_state::status() {
+unit_status cluster_state::status() const {
   unit_status result;
   result.id = spec().id;
   result.is_cluster = spec().cluster.has_value();
   result.desired = desired;
-  result.reason = listener_reason;
   for (const auto& x : slots) {
-    result.instances.push_back(status(x));
+    result.instances.push_back(status_of(spec(), x, self->clock().now()));
     result.ready += x.now == phase::ready ? 1 : 0;
   }
-  result.state = result.is_cluster ? cluster_state_now() : state_of(slots.front());
+  const auto reachable = !has_balancer() || listener_open;
+  result.state = result.is_cluster ? cluster_state_of(slots, desired, reachable)
+                                   : state_of(slots.front());
+  result.reason = reason();
   if (has_balancer()) {
     result.balancer.emplace();
     result.balancer->port = spec().cluster->common_port;
@@ -792,6 +731,17 @@ unit_status cluster_state::status() {
     result.balancer->mode = "proxy";
   }
   return result;
+}
+
+// The listener concerns all instances; else the first that has trouble.
+std::string cluster_state::reason() const {
+  if (!listener_reason.empty())
+    return listener_reason;
+  for (const auto& x : slots)
+    if (x.wanted && x.now != phase::ready && !x.reason.empty())
+      return spec().cluster ? slot_id(spec(), x.number) + ": " + x.reason
+                            : x.reason;
+  return {};
 }
 
 // Adds what only the proxy knows.
@@ -827,58 +777,58 @@ self_actor::behavior_type cluster_behavior(cluster_state::pointer self,
   self->monitor(caf::actor_cast<caf::actor>(parent));
   self->state.init(self, parent, std::move(args));
   return {
-    [self](const scale& request) -> caf::result<scale_report> {
-      if (self->state.stopping)
-        return make_error(fault::shutting_down, "'" + self->state.spec().id
-                                                  + "' is shutting down");
-      return self->state.scale_to(request);
-    },
-    [self](const operate_unit& request) -> caf::result<report> {
-      return self->state.operate(request);
-    },
-    [self](const get_unit_status&) -> caf::result<unit_status> {
-      auto& state = self->state;
-      if (!state.balancer)
-        return state.status();
-      auto promise = self->make_response_promise<unit_status>();
-      // A balancer that fails now must not keep the status from anyone.
-      self->request(state.balancer, std::chrono::seconds(1), get_traffic{})
-        .then(
-          [self, promise](const traffic& now) mutable {
-            auto status = self->state.status();
-            add_traffic(status, now);
-            promise.deliver(std::move(status));
-          },
-          [self, promise](const caf::error&) mutable {
-            promise.deliver(self->state.status());
-          });
-      return promise;
-    },
-    [self](const instance_launched& fact) {
-      if (auto* x = self->state.find(fact.slot, fact.life)) {
-        x->pid = fact.pid;
-        if (!fact.warning.empty())
-          x->reason = fact.warning;
-      }
-    },
-    [self](const instance_ready& fact) {
-      if (auto* x = self->state.find(fact.slot, fact.life))
-        self->state.became_ready(*x, fact);
-    },
-    [self](const backend_drained& fact) { self->state.drained(fact); },
-    [self](const listener_changed& fact) { self->state.listener(fact); },
-    [self](const backoff_due& due) { self->state.backoff_over(due); },
-    [self](balancer_due) {
-      if (!self->state.balancer && !self->state.stopping)
-        self->state.start_balancer();
-    },
+      [self](const scale& request) -> caf::result<scale_report> {
+        if (self->state.stopping)
+          return make_error(fault::shutting_down,
+                            "'" + self->state.spec().id + "' is shutting down");
+        return self->state.scale_to(request);
+      },
+      [self](const operate_unit& request) -> caf::result<report> {
+        return self->state.operate(request);
+      },
+      [self](const get_unit_status&) -> caf::result<unit_status> {
+        auto& state = self->state;
+        if (!state.balancer)
+          return state.status();
+        auto promise = self->make_response_promise<unit_status>();
+        // A balancer that fails now must not keep the status from anyone.
+        self->request(state.balancer, std::chrono::seconds(1), get_traffic{})
+            .then(
+                [self, promise](const traffic& now) mutable {
+                  auto status = self->state.status();
+                  add_traffic(status, now);
+                  promise.deliver(std::move(status));
+                },
+                [self, promise](const caf::error&) mutable {
+                  promise.deliver(self->state.status());
+                });
+        return promise;
+      },
+      [self](const instance_launched& fact) {
+        if (auto* x = self->state.find(fact.slot, fact.life)) {
+          x->pid = fact.pid;
+          if (!fact.warning.empty())
+            x->reason = fact.warning;
+        }
+      },
+      [self](const instance_ready& fact) {
+        if (auto* x = self->state.find(fact.slot, fact.life))
+          self->state.became_ready(*x, fact);
+      },
+      [self](const backend_drained& fact) { self->state.drained(fact); },
+      [self](const listener_changed& fact) { self->state.listener(fact); },
+      [self](const backoff_due& due) { self->state.backoff_over(due); },
+      [self](balancer_due) {
+        if (!self->state.balancer && !self->state.stopping)
+          self->state.start_balancer();
+      },
   };
 }
 
-} // namespace
+}  // namespace
 
 cluster_actor spawn_cluster(caf::local_actor* parent, cluster_args args) {
   return parent->spawn(cluster_behavior, parent->address(), std::move(args));
 }
 
-} // namespace pup
+}  // namespace pup

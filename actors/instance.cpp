@@ -1,5 +1,7 @@
 #include "pup/actors/spawn.hpp"
 
+#include <utility>
+
 namespace pup {
 
 namespace {
@@ -11,9 +13,9 @@ struct instance_timer {
   instance_deadline what = instance_deadline::ready;
 };
 
-} // namespace
+}  // namespace
 
-} // namespace pup
+}  // namespace pup
 
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::instance_timer)
 
@@ -43,8 +45,8 @@ struct instance_state {
   caf::actor_addr parent;
   phase now = phase::starting;
   bool has_pid = false;
-  bool signal_due = false; // the stop overtook the launch
-  bool late = false;       // stopping because it did not become ready
+  bool signal_due = false;  // the stop overtook the launch
+  bool late = false;        // stopping because it did not become ready
 
   template <class Fact>
   void tell_parent(Fact fact) {
@@ -69,11 +71,12 @@ struct instance_state {
   }
 
   void launched(const process_launched& fact) {
-    has_pid = true;
+    if (std::exchange(has_pid, true))
+      return;
     tell_parent(instance_launched{args.slot, args.request.life, fact.pid,
                                   fact.warning});
-    if (signal_due)
-      send_stop_signal();
+    if (std::exchange(signal_due, false))
+      signal(args.stop_signal);
   }
 
   void became_ready(const process_ready& fact) {
@@ -96,20 +99,17 @@ struct instance_state {
     if (args.grace_period.count() > 0)
       arm(args.grace_period, instance_deadline::grace);
     else
-      send_stop_signal();
+      begin_signals();
   }
 
-  // The kill deadline runs even while no pid is known: the launcher answers
-  // SIGKILL for a launch that waits for its predecessor as well.
-  void send_stop_signal() {
-    if (!has_pid && !signal_due) {
+  // A signal needs a pid, but the kill deadline runs without one: a launch that
+  // waits for the end of its predecessor must not wait for ever.
+  void begin_signals() {
+    arm(args.stop_timeout, instance_deadline::kill);
+    if (has_pid)
+      signal(args.stop_signal);
+    else
       signal_due = true;
-      return arm(args.stop_timeout, instance_deadline::kill);
-    }
-    if (!signal_due)
-      arm(args.stop_timeout, instance_deadline::kill);
-    signal_due = false;
-    signal(args.stop_signal);
   }
 
   void deadline(instance_deadline what) {
@@ -121,7 +121,7 @@ struct instance_state {
         }
         return;
       case instance_deadline::grace:
-        return send_stop_signal();
+        return begin_signals();
       case instance_deadline::kill:
         signal(kill_signal);
         return arm(kill_again, instance_deadline::kill);
@@ -137,10 +137,16 @@ self_actor::behavior_type instance_behavior(instance_state::pointer self,
   state.args = std::move(args);
   state.parent = parent.address();
   self->monitor(parent);
+  self->monitor(state.args.launcher);
   self->set_default_handler(caf::drop);
-  // Without its parent nobody would restart or count it.
-  self->set_down_handler([self](caf::scheduled_actor*, caf::down_msg&) {
-    self->quit(caf::exit_reason::kill);
+  // Without its parent nobody would restart or count it; without its launcher
+  // it would wait for an end that nobody reports.
+  self->set_down_handler([self](caf::scheduled_actor*, caf::down_msg& message) {
+    if (message.source == self->state.args.launcher.address())
+      self->quit(make_error(
+          ending{ending::kind::lost, 0, 0, "the launcher has ended"}));
+    else
+      self->quit(caf::exit_reason::kill);
   });
   self->set_exit_handler([self](caf::scheduled_actor*, caf::exit_msg& message) {
     if (message.reason == caf::exit_reason::user_shutdown)
@@ -153,27 +159,27 @@ self_actor::behavior_type instance_behavior(instance_state::pointer self,
     return life == self->state.args.request.life;
   };
   return {
-    [self, current](const process_launched& fact) {
-      if (current(fact.life))
-        self->state.launched(fact);
-    },
-    [self, current](const process_ready& fact) {
-      if (current(fact.life))
-        self->state.became_ready(fact);
-    },
-    [self, current](const process_ended& fact) {
-      if (current(fact.life))
-        self->state.ended(fact.how);
-    },
-    [self](const instance_timer& timer) { self->state.deadline(timer.what); },
+      [self, current](const process_launched& fact) {
+        if (current(fact.life))
+          self->state.launched(fact);
+      },
+      [self, current](const process_ready& fact) {
+        if (current(fact.life))
+          self->state.became_ready(fact);
+      },
+      [self, current](const process_ended& fact) {
+        if (current(fact.life))
+          self->state.ended(fact.how);
+      },
+      [self](const instance_timer& timer) { self->state.deadline(timer.what); },
   };
 }
 
-} // namespace
+}  // namespace
 
 instance_actor spawn_instance(caf::local_actor* parent, cluster_actor facts_to,
                               instance_args args) {
   return parent->spawn(instance_behavior, std::move(facts_to), std::move(args));
 }
 
-} // namespace pup
+}  // namespace pup

@@ -1,10 +1,13 @@
 // Requests that wait for slots of a cluster to arrive somewhere.
 //
 // A command line that scales, starts or stops is answered when each slot it
-// concerns has come to an end of its way: up (ready, finished or failed) or down
-// (stopped). A later request for the other direction overtakes it: both callers
-// get a true answer. Pure; the answer is a callback.
+// concerns has come to an end of its way: up (ready, finished or failed) or
+// down (stopped). A later request for the other direction overtakes it: both
+// callers get a true answer. No clock, no messages; the answer is a callback,
+// which must not call back into the pending_operations.
 #pragma once
+
+#include "pup/actors/protocol.hpp"
 
 #include <algorithm>
 #include <cstdint>
@@ -13,8 +16,6 @@
 #include <optional>
 #include <utility>
 #include <vector>
-
-#include "pup/actors/protocol.hpp"
 
 namespace pup {
 
@@ -26,8 +27,9 @@ struct pending_operation {
     direction where = direction::up;
     std::optional<outcome> reached;
   };
-  std::map<std::uint32_t, goal> goals; ///< by slot
+  std::map<std::uint32_t, goal> goals;  ///< by slot
   std::function<void(std::vector<outcome>)> answer;
+  std::function<void(const caf::error&)> fail;
 
   void expect(std::uint32_t slot, direction where) {
     goals[slot] = {where, std::nullopt};
@@ -61,13 +63,10 @@ public:
            result);
   }
 
-  /// Answers everything that still waits with what is known and `rest`.
-  void abandon(const std::string& rest) {
-    for (auto& x : operations_)
-      for (auto& [slot, goal] : x.goals)
-        if (!goal.reached)
-          goal.reached = outcome{{}, false, rest};
-    answer_complete();
+  /// Nobody will work on what still waits: fails it with `why`.
+  void abandon(const caf::error& why) {
+    for (auto& x : std::exchange(operations_, {}))
+      x.fail(why);
   }
 
 private:
@@ -78,11 +77,12 @@ private:
   }
 
   void answer_complete() {
-    const auto done
-      = std::stable_partition(operations_.begin(), operations_.end(),
+    const auto done =
+        std::stable_partition(operations_.begin(), operations_.end(),
                               [](const auto& x) { return !complete(x); });
     std::vector<pending_operation> answers{
-      std::make_move_iterator(done), std::make_move_iterator(operations_.end())};
+        std::make_move_iterator(done),
+        std::make_move_iterator(operations_.end())};
     operations_.erase(done, operations_.end());
     for (auto& x : answers) {
       std::vector<outcome> outcomes;
@@ -95,4 +95,4 @@ private:
   std::vector<pending_operation> operations_;
 };
 
-} // namespace pup
+}  // namespace pup

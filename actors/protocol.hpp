@@ -44,6 +44,7 @@ enum class fault : std::uint8_t {
   gave_up,       ///< more restarts than the intensity allows
   process_ended, ///< exit reason of an instance; context: `ending`
   port_refused,  ///< a listening socket could not be opened
+  actor_failed,  ///< the actor that worked on the request has failed
 };
 
 inline caf::error make_error(fault code, std::string text) {
@@ -476,7 +477,9 @@ struct publish_backends {
   std::string cluster;
   std::vector<backend_entry> backends;
 };
-/// balancer -> proxy: stop listening; connections go on.
+/// balancer or cluster -> proxy: stop listening; connections go on. Changes
+/// nothing when nothing listens. Backends are still published afterwards, and
+/// the ends of their drains reported.
 struct close_listener {
   std::string cluster;
 };

@@ -9,7 +9,8 @@
 //   %{%}         a literal %, for the rare % directly before a placeholder
 //
 // Read from the left; a % or { in any other place stands for itself. Pure
-// functions: load() finds the faults, whoever starts an instance calls expand().
+// functions: load() finds the faults, whoever starts an instance calls
+// expand().
 #pragma once
 
 #include <cstdint>
@@ -26,7 +27,7 @@ struct placeholder_use {
   bool index = false;
   bool id = false;
   bool variable = false;
-  std::string problem; ///< empty: every placeholder is known and closed
+  std::string problem;  ///< empty: every placeholder is known and closed
   std::string remedy;
 
   /// True when the text differs from instance to instance.
@@ -46,11 +47,12 @@ std::string expand(std::string_view text, std::uint16_t port,
 /// letter. When `variable` has none, the result is empty and `missing` holds
 /// the name.
 std::optional<std::string> expand_variables(
-  std::string_view text,
-  const std::function<std::optional<std::string>(const std::string&)>& variable,
-  std::string& missing);
+    std::string_view text,
+    const std::function<std::optional<std::string>(const std::string&)>&
+        variable,
+    std::string& missing);
 
 /// A text that expand() turns into `text`, whatever stands behind it.
 std::string escape_placeholders(std::string_view text);
 
-} // namespace pup
+}  // namespace pup

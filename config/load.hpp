@@ -52,6 +52,10 @@ struct world {
   std::uint32_t processors = 1;
 };
 
+/// Most diagnostics of one load(); the last then says that there are more. No
+/// one reads further, and a file of nonsense must not cost a gigabyte.
+inline constexpr std::size_t most_diagnostics = 1000;
+
 using load_result = std::variant<pup_spec, std::vector<diagnostic>>;
 
 /// Decodes and validates `text`. `file` is the name shown in diagnostics;

@@ -62,6 +62,7 @@ caf::behavior worker_behavior(caf::stateful_actor<worker_state>* self,
   return {
       [=](crash) { self->quit(caf::sec::runtime_error); },
       [=](finish) { self->quit(); },
+      // CAF sends an exit_reason as the error it stands for.
       [=](finish, const caf::error& reason) { self->quit(reason); },
       [=](be_ready) { self->send(parent, pup::child_ready{}); },
       [=](save, int x) { self->send(parent, pup::keep{caf::make_message(x)}); },

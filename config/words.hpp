@@ -1,0 +1,34 @@
+// Words for diagnostics: quoting what was found, naming what was meant.
+//
+// Pure functions; used by the files of config/ only.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace pup {
+
+/// `text` between two `mark`s, fit for one line of a terminal: control
+/// characters become \u00XX, and of a long text the first 40 bytes are shown.
+std::string quote(std::string_view text, char mark = '`');
+
+/// "`a`, `b` or `c`", each in `mark`s. `last` joins the last two.
+std::string enumerate(std::span<const std::string_view> words, char mark = '`',
+                      std::string_view last = "or");
+
+/// The candidate that was probably meant: equal but for case, `_` and `-`, or
+/// at most one typing error for each three characters away. Empty: none is near
+/// enough.
+std::optional<std::string_view> nearest(
+    std::string_view word, std::span<const std::string_view> candidates);
+
+/// Path of a member: `parent.key`, or `parent["a key"]` for a key that is no
+/// plain word.
+std::string member_path(const std::string& parent, std::string_view key);
+
+/// Path of an element: `parent[3]`.
+std::string element_path(const std::string& parent, std::size_t index);
+
+}  // namespace pup

@@ -1,0 +1,367 @@
+#include "pup/runtime/client.hpp"
+
+#include "pup/runtime/ipc.hpp"
+#include "pup/runtime/machine.hpp"
+#include "pup/runtime/place.hpp"
+#include "pup/runtime/process.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+namespace pup {
+
+namespace {
+
+using std::chrono::milliseconds;
+
+// An answer that needs no work comes within milliseconds, even from a busy
+// machine; a supervisor that is stopped never answers.
+constexpr milliseconds answer_timeout{5'000};
+
+// Starting and stopping may take ready or drain time and SIGKILL time-outs: 30 s
+// each by default, and twice that for a restart.
+constexpr milliseconds work_timeout{180'000};
+
+/// Last line of a background supervisor that has come up, followed by its name.
+constexpr std::string_view up_marker = "pup is up: ";
+
+exit_code complain(const std::string& line, exit_code code = exit_code::failed) {
+  std::fprintf(stderr, "%s\n", line.c_str());
+  return code;
+}
+
+void print(const std::string& text) {
+  std::fputs(text.c_str(), stdout);
+}
+
+text_style style_of_stdout() {
+  const auto* no_colour = std::getenv("NO_COLOR");
+  return {::isatty(STDOUT_FILENO) == 1
+          && (no_colour == nullptr || *no_colour == '\0')};
+}
+
+/// "1.5 s"
+std::string in_seconds(milliseconds x) {
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%g s",
+                static_cast<double>(x.count()) / 1'000);
+  return text.data();
+}
+
+/// One actor system for the whole command.
+class session {
+public:
+  /// `limit`: what the user allows for each answer.
+  explicit session(std::optional<milliseconds> limit)
+    : answer_(std::min(limit.value_or(answer_timeout), answer_timeout)),
+      work_(limit.value_or(work_timeout)) {
+    configure(config_, ipc_role::client);
+    add_message_types(config_);
+    sys_.emplace(config_);
+  }
+
+  /// Null after it has complained.
+  control_actor connect_to(const running& x) {
+    auto found = connect<control_actor>(*sys_, x.socket, answer_);
+    if (found)
+      return *found;
+    error_ = text_of_error(found.error());
+    return {};
+  }
+
+  /// What needs no work.
+  template <class... Ts>
+  auto ask(const control_actor& to, Ts... xs) {
+    return call(*sys_, to, answer_, std::move(xs)...);
+  }
+
+  /// What ends when the work is done.
+  template <class... Ts>
+  auto order(const control_actor& to, Ts... xs) {
+    return call(*sys_, to, work_, std::move(xs)...);
+  }
+
+  const std::string& error() const {
+    return error_;
+  }
+
+  [[nodiscard]] milliseconds work_limit() const {
+    return work_;
+  }
+
+  static std::string text_of_error(const caf::error& x) {
+    auto text = ipc_text(x);
+    return text.empty() ? text_of(x) : text;
+  }
+
+  /// Of an order: it was received, so it is carried out all the same.
+  [[nodiscard]] std::string text_of_order_error(const caf::error& x) const {
+    return ipc_code(x) == ipc_errc::timed_out
+             ? "pup: not done after " + in_seconds(work_)
+                 + ", but goes on; pup status shows how far it is"
+             : text_of_error(x);
+  }
+
+private:
+  milliseconds answer_;
+  milliseconds work_;
+  caf::actor_system_config config_;
+  std::optional<caf::actor_system> sys_;
+  std::string error_;
+};
+
+std::string list(const std::vector<running>& all) {
+  std::string result;
+  for (const auto& x : all)
+    result += (result.empty() ? "" : ", ") + x.name
+              + (x.config.empty() ? "" : " (" + x.config + ')');
+  return result;
+}
+
+wanted_supervisor wanted_by(const command& what) {
+  wanted_supervisor result;
+  result.name = what.name;
+  if (what.of_config) {
+    const auto path = canonical(*what.of_config);
+    result.config = path.empty() ? *what.of_config : path;
+  }
+  std::error_code ignored;
+  result.folder
+    = canonical(std::filesystem::current_path(ignored).string());
+  if (!what.id.empty() && what.id != "all")
+    result.id = what.id;
+  return result;
+}
+
+/// Why nothing was found: the folder may be another user's.
+std::string not_running(const command& what, const std::vector<running>& all) {
+  std::string text = "pup: no supervisor is running";
+  if (what.name)
+    text = "pup: '" + *what.name + "' is not running";
+  else if (what.of_config)
+    text = "pup: nothing started from '" + *what.of_config + "' is running";
+  const auto env = process_environment();
+  const auto folder = runtime_parent(env);
+  struct stat info {};
+  if (all.empty() && ::stat(folder.c_str(), &info) == 0
+      && info.st_uid != env.user)
+    return text + " as uid " + std::to_string(env.user) + "; " + folder
+           + " belongs to uid " + std::to_string(info.st_uid)
+           + ", run the command as that user";
+  return text + "; start one with pup start CONFIG"
+         + (all.empty() ? "" : ", or choose with --name from " + list(all));
+}
+
+/// Finds the supervisor a command means, connected.
+std::variant<control_actor, exit_code> reach(const command& what, session& with) {
+  const auto has_id = [&](const running& x, const std::string& id) {
+    const auto control = with.connect_to(x);
+    return control && with.ask(control, get_status{id});
+  };
+  const auto all = discover(process_environment());
+  const auto chosen = choose(all, wanted_by(what), has_id);
+  if (const auto* several = std::get_if<ambiguous>(&chosen))
+    return complain("pup: several supervisors run: " + list(several->candidates)
+                    + "; choose one with --name");
+  if (std::holds_alternative<none_running>(chosen))
+    return complain(not_running(what, all), exit_code::not_running);
+  const auto& found = std::get<running>(chosen);
+  auto control = with.connect_to(found);
+  if (!control)
+    return complain(with.error());
+  return control;
+}
+
+exit_code finish(const report& answer) {
+  print(render(answer));
+  const auto failures = render_failures(answer.outcomes);
+  std::fputs(failures.c_str(), stderr);
+  return failures.empty() ? exit_code::done : exit_code::failed;
+}
+
+exit_code status(const command& what, const control_actor& control, session& with) {
+  const auto answer = with.ask(control, get_status{what.id});
+  if (!answer)
+    return complain(session::text_of_error(answer.error()));
+  print(what.json ? render_json(*answer) : render(*answer, style_of_stdout()));
+  return exit_code::done;
+}
+
+exit_code scale_cluster(const command& what, const control_actor& control,
+                        session& with) {
+  const auto answer
+    = with.order(control, scale{what.id, what.mode, what.count, what.wait});
+  if (!answer)
+    return complain(with.text_of_order_error(answer.error()));
+  print(render(*answer));
+  const auto failures = render_failures(answer->outcomes);
+  std::fputs(failures.c_str(), stderr);
+  return failures.empty() ? exit_code::done : exit_code::failed;
+}
+
+exit_code operate_on(const command& what, const control_actor& control,
+                     session& with) {
+  const auto answer = with.order(control,
+                                 operate{what.action, what.id, what.wait});
+  if (!answer)
+    return complain(with.text_of_order_error(answer.error()));
+  return finish(*answer);
+}
+
+exit_code end_supervisor(const command& what, const control_actor& control,
+                         session& with) {
+  const auto identity = with.ask(control, get_status{});
+  if (!identity)
+    return complain(session::text_of_error(identity.error()));
+  // Opened before the end begins, so that the pid cannot be another's.
+  unique_fd pidfd{static_cast<int>(
+    ::syscall(SYS_pidfd_open, static_cast<pid_t>(identity->pid), 0U))};
+  const auto answer = with.ask(control, terminate{});
+  if (!answer)
+    return complain(session::text_of_error(answer.error()));
+  if (!what.wait || !pidfd)
+    return exit_code::done;
+  pollfd ended{pidfd.get(), POLLIN, 0};
+  int count = 0;
+  do {
+    count = ::poll(&ended, 1, static_cast<int>(with.work_limit().count()));
+  } while (count < 0 && errno == EINTR);
+  if (count == 0)
+    return complain("pup: '" + identity->name + "' is still stopping after "
+                    + in_seconds(with.work_limit())
+                    + "; pup status shows what remains");
+  return exit_code::done;
+}
+
+// -- start --------------------------------------------------------------------
+
+struct background {
+  pid_t pid = 0;
+  std::string said; // without the marker
+  std::string name; // empty: it did not come up
+  int exit_status = 1;
+};
+
+/// Starts `pup run` without a terminal and listens to what it says until it is
+/// up or has ended: both close the pipe.
+std::variant<background, exit_code> launch_background(const command& what) {
+  std::array<int, 2> ends{};
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0)
+    return complain(std::string{"pup: pipe: "} + std::strerror(errno));
+  unique_fd reading{ends[0]};
+  unique_fd writing{ends[1]};
+  spawn_request request;
+  request.argv = {"/proc/self/exe", "run", "--background"};
+  if (what.name)
+    request.argv.insert(request.argv.end(), {"--name", *what.name});
+  request.argv.insert(request.argv.end(), {"--", what.config});
+  request.argv.front()
+    = std::filesystem::read_symlink("/proc/self/exe").string();
+  for (auto** i = ::environ; *i != nullptr; ++i)
+    request.environment.emplace_back(*i);
+  request.stdout_fd = writing.get();
+  request.stderr_fd = writing.get();
+  auto spawned = spawn(request);
+  if (const auto* fault = std::get_if<os_fault>(&spawned))
+    return complain("pup: " + to_string(*fault));
+  writing.reset();
+  background result;
+  result.pid = std::get<child>(spawned).pid;
+  std::array<char, 4'096> buffer{};
+  for (;;) {
+    const auto n = ::read(reading.get(), buffer.data(), buffer.size());
+    if (n < 0 && errno == EINTR)
+      continue;
+    if (n <= 0)
+      break;
+    result.said.append(buffer.data(), static_cast<std::size_t>(n));
+  }
+  const auto marker = result.said.rfind(up_marker);
+  if (marker != std::string::npos) {
+    result.name = result.said.substr(marker + up_marker.size());
+    result.name.erase(result.name.find_last_not_of('\n') + 1);
+    result.said.erase(marker);
+    return result;
+  }
+  int status = 0;
+  if (::waitpid(result.pid, &status, 0) == result.pid && WIFEXITED(status))
+    result.exit_status = WEXITSTATUS(status);
+  return result;
+}
+
+exit_code start(const command& what) {
+  auto begun = launch_background(what);
+  if (const auto* code = std::get_if<exit_code>(&begun))
+    return *code;
+  const auto& started = std::get<background>(begun);
+  std::fputs(started.said.c_str(), stderr);
+  if (started.name.empty())
+    return started.exit_status == 2 ? exit_code::usage : exit_code::failed;
+  if (!what.wait)
+    return exit_code::done;
+  auto asked = what;
+  asked.name = started.name;
+  asked.of_config.reset();
+  session with{what.timeout};
+  auto reached = reach(asked, with);
+  if (const auto* code = std::get_if<exit_code>(&reached))
+    return *code;
+  const auto& control = std::get<control_actor>(reached);
+  const auto answer = with.order(control, operate{verb::await, "all", true});
+  if (!answer)
+    return complain(with.text_of_order_error(answer.error()));
+  const auto now = with.ask(control, get_status{});
+  if (now)
+    print(render(*now, style_of_stdout()));
+  const auto failures = render_failures(answer->outcomes);
+  std::fputs(failures.c_str(), stderr);
+  return failures.empty() ? exit_code::done : exit_code::failed;
+}
+
+exit_code validate(const command& what) {
+  const auto loaded = load_file(what.config);
+  const auto* faults = std::get_if<std::vector<diagnostic>>(&loaded);
+  if (faults == nullptr) {
+    print(what.config + ": ok\n");
+    return exit_code::done;
+  }
+  for (const auto& x : *faults)
+    complain(to_string(x));
+  return exit_code::usage;
+}
+
+} // namespace
+
+exit_code run_client(const command& what) {
+  if (what.kind == command_kind::validate)
+    return validate(what);
+  if (what.kind == command_kind::start_config)
+    return start(what);
+  session with{what.timeout};
+  auto reached = reach(what, with);
+  if (const auto* code = std::get_if<exit_code>(&reached))
+    return *code;
+  const auto& control = std::get<control_actor>(reached);
+  switch (what.kind) {
+    case command_kind::status:
+      return status(what, control, with);
+    case command_kind::scale:
+      return scale_cluster(what, control, with);
+    case command_kind::operate:
+      return operate_on(what, control, with);
+    default:
+      return end_supervisor(what, control, with);
+  }
+}
+
+} // namespace pup

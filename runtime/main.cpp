@@ -1,0 +1,46 @@
+#include "pup/runtime/client.hpp"
+#include "pup/runtime/daemon.hpp"
+
+#include <cstdio>
+#include <exception>
+#include <filesystem>
+
+namespace {
+
+pup::exit_code carry_out(const pup::command& what) {
+  switch (what.kind) {
+    case pup::command_kind::help:
+      std::fputs(pup::help_text().c_str(), stdout);
+      return pup::exit_code::done;
+    case pup::command_kind::version:
+      std::puts("pup " PUP_VERSION);
+      return pup::exit_code::done;
+    case pup::command_kind::run:
+      return pup::run_supervisor(what);
+    default:
+      return pup::run_client(what);
+  }
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+  try {
+    const auto is_file = [](const std::string& path) {
+      // A folder may well have the name of a process.
+      std::error_code ignored;
+      const auto kind = std::filesystem::status(path, ignored);
+      return std::filesystem::exists(kind) && !std::filesystem::is_directory(kind);
+    };
+    const auto parsed
+      = pup::parse({argv + (argc > 0 ? 1 : 0), argv + argc}, is_file);
+    if (const auto* error = std::get_if<pup::usage_error>(&parsed)) {
+      std::fprintf(stderr, "%s\n", error->text.c_str());
+      return static_cast<int>(pup::exit_code::usage);
+    }
+    return static_cast<int>(carry_out(std::get<pup::command>(parsed)));
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "pup: %s\n", error.what());
+    return static_cast<int>(pup::exit_code::failed);
+  }
+}

@@ -1,0 +1,523 @@
+#include "pup/runtime/place.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <memory>
+#include <string_view>
+#include <utility>
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace pup {
+
+namespace {
+
+constexpr auto lock_name = "lock";
+constexpr auto facts_name = "supervisor";
+constexpr auto facts_draft_name = "supervisor.new";
+constexpr auto socket_name = "control.sock";
+constexpr std::size_t name_length = 64;
+/// A path of PATH_MAX bytes with every byte escaped, and the short lines.
+constexpr std::size_t facts_bytes = 16 * 1024;
+
+struct folder {
+  unique_fd fd;
+  std::string path;
+};
+
+std::optional<std::string> value_of(const environment& env,
+                                    const std::string& name) {
+  auto value = env.variable(name);
+  if (value && value->empty())
+    value.reset();
+  return value;
+}
+
+std::optional<std::string> absolute_of(const environment& env,
+                                       const std::string& name) {
+  auto value = value_of(env, name);
+  if (value && value->front() != '/')
+    value.reset();
+  return value;
+}
+
+bool usable_name(const std::string& name) {
+  constexpr std::string_view allowed =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+      "abcdefghijklmnopqrstuvwxyz"
+      "0123456789@._-";
+  return !name.empty() && name.size() <= name_length && name != "."
+         && name != ".."
+         && name.find_first_not_of(allowed) == std::string::npos;
+}
+
+place_error failed(const std::string& object, const char* what, int error) {
+  return {place_errc::system,
+          object + ": cannot " + what + ": " + std::strerror(error), 0};
+}
+
+place_error refused(const std::string& object, const std::string& why,
+                    const std::string& remedy) {
+  return {place_errc::refused, object + ": " + why + "; " + remedy, 0};
+}
+
+// A trailing slash would make O_NOFOLLOW follow the link before it.
+std::string without_trailing_slashes(std::string path) {
+  while (path.size() > 1 && path.back() == '/')
+    path.pop_back();
+  return path;
+}
+
+/// mkdir -p with mode 0700. The result of each step is not trusted here: the
+/// last two folders are checked after they are opened.
+std::optional<place_error> make_folders(const std::string& path) {
+  for (std::size_t end = path.find('/', 1);; end = path.find('/', end + 1)) {
+    auto prefix = path.substr(0, end);
+    if (::mkdir(prefix.c_str(), 0700) != 0 && errno != EEXIST)
+      return failed(prefix, "create the folder", errno);
+    if (end == std::string::npos)
+      return std::nullopt;
+  }
+}
+
+enum class owners { me, me_or_root };
+
+std::optional<place_error> check_folder(const folder& x, owners allowed,
+                                        const environment& env,
+                                        const std::string& variable) {
+  struct stat info {};
+  if (::fstat(x.fd.get(), &info) != 0)
+    return failed(x.path, "inspect", errno);
+  auto mine = info.st_uid == env.user
+              || (allowed == owners::me_or_root && info.st_uid == 0);
+  if (!mine)
+    return refused(x.path,
+                   "belongs to uid " + std::to_string(info.st_uid)
+                       + ", not to uid " + std::to_string(env.user),
+                   "set " + variable + " to a folder of your own");
+  // In a sticky folder such as /tmp nobody can replace our entry.
+  auto sticky_parent =
+      allowed == owners::me_or_root && (info.st_mode & S_ISVTX) != 0;
+  if ((info.st_mode & (S_IWGRP | S_IWOTH)) != 0 && !sticky_parent)
+    return refused(
+        x.path, "is writable by other users",
+        "run chmod 700 on it or set " + variable + " to a folder of your own");
+  return std::nullopt;
+}
+
+place_error open_folder_error(const std::string& path, int error,
+                              const std::string& variable) {
+  struct stat info {};
+  if (::lstat(path.c_str(), &info) == 0 && S_ISLNK(info.st_mode))
+    return refused(path, "is a symbolic link",
+                   "remove it or set " + variable + " to a real folder");
+  return failed(path, "open the folder", error);
+}
+
+constexpr int folder_flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+
+std::variant<folder, place_error> open_folder(const std::string& parent_path,
+                                              const std::string& name,
+                                              const environment& env,
+                                              const std::string& variable) {
+  if (parent_path.front() != '/')
+    return place_error{place_errc::invalid,
+                       parent_path + ": is a relative path; set " + variable
+                           + " to an absolute one",
+                       0};
+  if (auto error = make_folders(parent_path))
+    return *error;
+  folder parent{unique_fd{::open(parent_path.c_str(), folder_flags)},
+                parent_path};
+  if (!parent.fd)
+    return open_folder_error(parent_path, errno, variable);
+  if (auto error = check_folder(parent, owners::me_or_root, env, variable))
+    return *error;
+  auto path = parent_path == "/" ? "/" + name : parent_path + "/" + name;
+  if (::mkdirat(parent.fd.get(), name.c_str(), 0700) != 0 && errno != EEXIST)
+    return failed(path, "create the folder", errno);
+  folder result{
+      unique_fd{::openat(parent.fd.get(), name.c_str(), folder_flags)}, path};
+  if (!result.fd)
+    return open_folder_error(path, errno, variable);
+  if (auto error = check_folder(result, owners::me, env, variable))
+    return *error;
+  return result;
+}
+
+/// Whole-file lock request; l_pid must be 0 for open file description locks.
+struct flock whole_file() {
+  struct flock request {};
+  request.l_type = F_WRLCK;
+  request.l_whence = SEEK_SET;
+  return request;
+}
+
+// ---- facts: lines "key value"; bytes that would break a line become %XX
+
+std::string escaped(const std::string& text) {
+  constexpr auto hex = "0123456789ABCDEF";
+  std::string result;
+  for (auto c : text) {
+    auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || c == '%') {
+      result += '%';
+      result += hex[byte >> 4];
+      result += hex[byte & 15];
+    } else {
+      result += c;
+    }
+  }
+  return result;
+}
+
+std::string unescaped(std::string_view text) {
+  std::string result;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    unsigned byte = 0;
+    auto last = text.data() + std::min(i + 3, text.size());
+    if (text[i] == '%'
+        && std::from_chars(text.data() + i + 1, last, byte, 16).ptr
+               == text.data() + i + 3) {
+      result += static_cast<char>(byte);
+      i += 2;
+    } else {
+      result += text[i];
+    }
+  }
+  return result;
+}
+
+template <class Integer>
+Integer number(std::string_view text) {
+  Integer result{};
+  auto [end, error] =
+      std::from_chars(text.data(), text.data() + text.size(), result);
+  return error == std::errc{} && end == text.data() + text.size() ? result
+                                                                  : Integer{};
+}
+
+std::string facts_text(const start_facts& facts) {
+  auto since = std::chrono::duration_cast<std::chrono::milliseconds>(
+      facts.started.time_since_epoch());
+  return "pid " + std::to_string(::getpid()) + "\nversion "
+         + escaped(facts.version) + "\nstarted-ms "
+         + std::to_string(since.count()) + "\nconfig " + escaped(facts.config)
+         + "\n";
+}
+
+void read_facts(std::string_view text, running& out) {
+  while (!text.empty()) {
+    auto line = text.substr(0, text.find('\n'));
+    text.remove_prefix(std::min(line.size() + 1, text.size()));
+    auto space = line.find(' ');
+    if (space == std::string_view::npos)
+      continue;
+    auto key = line.substr(0, space);
+    auto value = line.substr(space + 1);
+    if (key == "pid")
+      out.pid = number<pid_t>(value);
+    else if (key == "version")
+      out.version = unescaped(value);
+    else if (key == "started-ms")
+      out.started = std::chrono::system_clock::time_point{
+          std::chrono::milliseconds{number<std::int64_t>(value)}};
+    else if (key == "config")
+      out.config = unescaped(value);
+  }
+}
+
+// O_NONBLOCK: opening a FIFO that somebody put there must not wait.
+unique_fd open_regular(int folder_fd, const char* name) {
+  unique_fd fd{::openat(folder_fd, name,
+                        O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)};
+  struct stat info {};
+  if (fd && (::fstat(fd.get(), &info) != 0 || !S_ISREG(info.st_mode)))
+    fd.reset();
+  return fd;
+}
+
+std::string small_file(int folder_fd, const char* name) {
+  std::string text;
+  auto fd = open_regular(folder_fd, name);
+  char buffer[4096];
+  while (fd && text.size() < facts_bytes) {
+    auto got = ::read(fd.get(), buffer, sizeof(buffer));
+    if (got < 0 && errno == EINTR)
+      continue;
+    if (got <= 0)
+      break;
+    text.append(buffer, static_cast<std::size_t>(got));
+  }
+  return text;
+}
+
+bool write_all(int fd, std::string_view text) {
+  while (!text.empty()) {
+    auto put = ::write(fd, text.data(), text.size());
+    if (put < 0 && errno == EINTR)
+      continue;
+    if (put < 0)
+      return false;
+    text.remove_prefix(static_cast<std::size_t>(put));
+  }
+  return true;
+}
+
+/// Readers see the old file or the whole new one. No fsync: the file means
+/// nothing after a power failure, since no lock is held then.
+std::optional<place_error> write_facts(const folder& where,
+                                       const start_facts& facts) {
+  auto path = where.path + "/" + facts_name;
+  unique_fd draft{
+      ::openat(where.fd.get(), facts_draft_name,
+               O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600)};
+  if (!draft || !write_all(draft.get(), facts_text(facts))
+      || ::renameat(where.fd.get(), facts_draft_name, where.fd.get(),
+                    facts_name)
+             != 0)
+    return failed(path, "write", errno);
+  return std::nullopt;
+}
+
+std::variant<unique_fd, place_error> take_lock(const folder& where,
+                                               const std::string& name) {
+  auto path = where.path + "/" + lock_name;
+  unique_fd fd{::openat(where.fd.get(), lock_name,
+                        O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC,
+                        0600)};
+  if (!fd)
+    return failed(path, "open", errno);
+  auto request = whole_file();
+  if (::fcntl(fd.get(), F_OFD_SETLK, &request) == 0)
+    return fd;
+  if (errno != EAGAIN && errno != EACCES)
+    return failed(path, "lock", errno);
+  running holder;
+  read_facts(small_file(where.fd.get(), facts_name), holder);
+  auto who = holder.pid > 0
+                 ? "is already running as pid " + std::to_string(holder.pid)
+                 : std::string{"is already starting"};
+  return place_error{place_errc::already_running,
+                     "supervisor " + name + ": " + who
+                       + "; choose another name or stop it with pup terminate "
+                         "--name "
+                       + name,
+                     holder.pid};
+}
+
+bool locked_by_someone(int lock_fd) {
+  auto request = whole_file();
+  return ::fcntl(lock_fd, F_OFD_GETLK, &request) == 0
+         && request.l_type != F_UNLCK;
+}
+
+std::optional<running> look_into(int parent_fd, const std::string& parent,
+                                 const std::string& name,
+                                 const environment& env) {
+  unique_fd fd{::openat(parent_fd, name.c_str(), folder_flags)};
+  struct stat info {};
+  if (!fd || ::fstat(fd.get(), &info) != 0 || info.st_uid != env.user
+      || (info.st_mode & (S_IWGRP | S_IWOTH)) != 0)
+    return std::nullopt;
+  auto lock = open_regular(fd.get(), lock_name);
+  if (!lock || !locked_by_someone(lock.get()))
+    return std::nullopt;
+  running result;
+  result.name = name;
+  result.folder = parent + "/" + name;
+  result.socket = result.folder + "/" + socket_name;
+  read_facts(small_file(fd.get(), facts_name), result);
+  return result;
+}
+
+std::vector<running> only(const std::vector<running>& all,
+                          const std::function<bool(const running&)>& keep) {
+  std::vector<running> result;
+  std::copy_if(all.begin(), all.end(), std::back_inserter(result), keep);
+  return result;
+}
+
+choice one_or_list(std::vector<running> candidates) {
+  if (candidates.empty())
+    return none_running{};
+  if (candidates.size() == 1)
+    return std::move(candidates.front());
+  return ambiguous{std::move(candidates)};
+}
+
+bool started_in(const running& x, const std::string& folder) {
+  namespace fs = std::filesystem;
+  return !x.config.empty()
+         && fs::path{x.config}.parent_path()
+                == fs::path{without_trailing_slashes(folder)};
+}
+
+}  // namespace
+
+environment process_environment() {
+  return {[](const std::string& name) -> std::optional<std::string> {
+            auto value = std::getenv(name.c_str());
+            return value ? std::optional<std::string>{value} : std::nullopt;
+          },
+          ::geteuid()};
+}
+
+std::string runtime_parent(const environment& env) {
+  if (auto own = value_of(env, "PUP_RUNTIME_DIR"))
+    return without_trailing_slashes(*own);
+  if (env.user == 0)
+    return "/run/pup";
+  if (auto xdg = absolute_of(env, "XDG_RUNTIME_DIR"))
+    return without_trailing_slashes(*xdg) + "/pup";
+  return "/tmp/pup-" + std::to_string(env.user);
+}
+
+std::optional<std::string> state_parent(const environment& env) {
+  if (auto own = value_of(env, "PUP_STATE_DIR"))
+    return without_trailing_slashes(*own);
+  if (env.user == 0)
+    return "/var/lib/pup";
+  if (auto xdg = absolute_of(env, "XDG_STATE_HOME"))
+    return without_trailing_slashes(*xdg) + "/pup";
+  if (auto home = absolute_of(env, "HOME"))
+    return without_trailing_slashes(*home) + "/.local/state/pup";
+  return std::nullopt;
+}
+
+std::variant<place, place_error> open_place(const std::string& name,
+                                            const environment& env,
+                                            const start_facts& facts) {
+  if (!usable_name(name))
+    return place_error{place_errc::invalid,
+                       "supervisor name \"" + escaped(name)
+                         + "\": cannot name a folder; use 1 to 64 of "
+                           "A-Za-z0-9@._-, not . or ..",
+                       0};
+  auto parent = runtime_parent(env);
+  place result;
+  result.name_ = name;
+  result.folder_ = parent == "/" ? "/" + name : parent + "/" + name;
+  if (auto path = result.socket_path(); path.size() > socket_path_bytes)
+    return place_error{place_errc::too_long,
+                       path + ": is longer than the "
+                         + std::to_string(socket_path_bytes)
+                         + " bytes of a Unix socket; set PUP_RUNTIME_DIR to a "
+                           "shorter folder",
+                       0};
+  auto state = state_parent(env);
+  if (!state)
+    return place_error{place_errc::invalid,
+                       "state folder: none of PUP_STATE_DIR, XDG_STATE_HOME "
+                       "and HOME is set; set PUP_STATE_DIR",
+                       0};
+
+  auto opened = open_folder(parent, name, env, "PUP_RUNTIME_DIR");
+  if (auto error = std::get_if<place_error>(&opened))
+    return std::move(*error);
+  auto& where = std::get<folder>(opened);
+  auto kept = open_folder(*state, name, env, "PUP_STATE_DIR");
+  if (auto error = std::get_if<place_error>(&kept))
+    return std::move(*error);
+  result.state_folder_ = std::get<folder>(kept).path;
+
+  auto lock = take_lock(where, name);
+  if (auto error = std::get_if<place_error>(&lock))
+    return std::move(*error);
+  // From here a killed predecessor's files are ours to clear.
+  ::unlinkat(where.fd.get(), socket_name, 0);
+  ::unlinkat(where.fd.get(), facts_name, 0);
+  if (auto error = write_facts(where, facts))
+    return std::move(*error);
+  result.lock_ = std::move(std::get<unique_fd>(lock));
+  result.folder_fd_ = std::move(where.fd);
+  return result;
+}
+
+place& place::operator=(place&& other) noexcept {
+  if (this != &other) {
+    leave();
+    name_ = std::move(other.name_);
+    folder_ = std::move(other.folder_);
+    state_folder_ = std::move(other.state_folder_);
+    folder_fd_ = std::move(other.folder_fd_);
+    lock_ = std::move(other.lock_);
+  }
+  return *this;
+}
+
+place::~place() {
+  leave();
+}
+
+// The lock goes last: whoever gets it next finds nothing of ours.
+void place::leave() noexcept {
+  if (!lock_)
+    return;
+  ::unlinkat(folder_fd_.get(), socket_name, 0);
+  ::unlinkat(folder_fd_.get(), facts_name, 0);
+  lock_.reset();
+}
+
+std::string place::socket_path() const {
+  return folder_ + "/" + socket_name;
+}
+
+std::vector<running> discover(const environment& env) {
+  auto parent = runtime_parent(env);
+  std::vector<running> result;
+  unique_fd fd{::open(parent.c_str(), folder_flags)};
+  if (!fd)
+    return result;
+  struct closer {
+    void operator()(DIR* x) const noexcept {
+      ::closedir(x);
+    }
+  };
+  std::unique_ptr<DIR, closer> entries{::fdopendir(fd.get())};
+  if (!entries)
+    return result;
+  auto parent_fd = fd.release();  // now owned by entries
+  while (auto entry = ::readdir(entries.get())) {
+    std::string name{entry->d_name};
+    if (!usable_name(name))
+      continue;
+    if (auto found = look_into(parent_fd, parent, name, env))
+      result.push_back(std::move(*found));
+  }
+  std::sort(result.begin(), result.end(),
+            [](const running& a, const running& b) { return a.name < b.name; });
+  return result;
+}
+
+choice choose(
+    const std::vector<running>& all, const wanted_supervisor& wanted,
+    const std::function<bool(const running&, const std::string& id)>& has_id) {
+  if (wanted.name || wanted.config)
+    return one_or_list(only(all, [&wanted](const running& x) {
+      return (!wanted.name || x.name == *wanted.name)
+             && (!wanted.config || x.config == *wanted.config);
+    }));
+  auto here = only(all, [&wanted](const running& x) {
+    return started_in(x, wanted.folder);
+  });
+  const auto& near = here.empty() ? all : here;
+  if (near.size() < 2 || !wanted.id)
+    return one_or_list(near);
+  auto knows = [&wanted, &has_id](const running& x) {
+    return has_id(x, *wanted.id);
+  };
+  auto owners = only(near, knows);
+  if (owners.empty() && near.size() != all.size())
+    owners = only(all, knows);
+  return one_or_list(owners.empty() ? near : owners);
+}
+
+}  // namespace pup

@@ -1,0 +1,168 @@
+// Where a supervisor keeps its files, who runs there, and which one is meant.
+//
+// A supervisor NAME owns the folder NAME under runtime_parent():
+//
+//   lock          locked (open file description lock) while it runs; its only
+//                 job is to be locked, and it is never removed: two starters
+//                 could otherwise lock two different files of the same name
+//   supervisor    who runs: pid, version, start time, configuration
+//   control.sock  the socket that commands connect to (ipc.hpp)
+//
+// A supervisor runs exactly when its lock is held: the kernel frees it however
+// the process ends, so files left behind by a kill -9 never mislead. Asking is
+// done with F_OFD_GETLK, which takes nothing: a command that looks around
+// cannot make a supervisor fail that starts at the same moment.
+//
+// Folders are created with mode 0700 and used through descriptors that were
+// checked, so nobody can exchange one between the check and the use. No CAF, no
+// global environment; every function may be called from any thread.
+#pragma once
+
+#include "pup/runtime/fd.hpp"
+
+#include <chrono>
+#include <functional>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include <sys/types.h>
+
+namespace pup {
+
+/// Longest path of a Unix socket in bytes, without the final zero:
+/// sizeof(sockaddr_un::sun_path) is 108 on Linux, unix(7).
+inline constexpr std::size_t socket_path_bytes = 107;
+
+/// What decides where files are.
+struct environment {
+  /// Value of an environment variable; empty values count as unset.
+  std::function<std::optional<std::string>(const std::string& name)> variable;
+  /// Effective user id; 0 is root.
+  uid_t user = 0;
+};
+
+/// That of this process. getenv() is not safe beside setenv(): call it before
+/// threads that change the environment.
+environment process_environment();
+
+/// Parent of all runtime folders: PUP_RUNTIME_DIR, else /run/pup for root, else
+/// $XDG_RUNTIME_DIR/pup, else /tmp/pup-UID. Relative XDG folders are ignored,
+/// as their specification demands.
+std::string runtime_parent(const environment& env);
+
+/// Parent of all state folders: PUP_STATE_DIR, else /var/lib/pup for root, else
+/// $XDG_STATE_HOME/pup, else $HOME/.local/state/pup. Empty when none is set.
+std::optional<std::string> state_parent(const environment& env);
+
+enum class place_errc {
+  already_running,  ///< another process holds the lock of this name
+  refused,          ///< symbolic link, foreign owner, writable by others
+  too_long,         ///< the socket would not fit socket_path_bytes
+  invalid,          ///< unusable name or relative folder
+  system,           ///< a system call failed
+};
+
+struct place_error {
+  place_errc code = place_errc::system;
+  /// One line: object, what is wrong, what to do.
+  std::string text;
+  /// Of already_running: the process id, 0 while that supervisor starts.
+  pid_t pid = 0;
+};
+
+/// What a supervisor tells about itself.
+struct start_facts {
+  /// Canonical absolute path of the configuration; empty without a file.
+  std::string config;
+  std::string version;
+  std::chrono::system_clock::time_point started;
+};
+
+/// The folders of one running supervisor: holds the lock as long as it lives.
+/// Destruction removes the socket and the facts; the lock file stays. The lock
+/// belongs to the descriptor, which is close-on-exec: children that are exec'ed
+/// do not keep it.
+class place {
+public:
+  place(place&&) noexcept = default;
+  place& operator=(place&& other) noexcept;
+  ~place();
+
+  [[nodiscard]] const std::string& name() const noexcept {
+    return name_;
+  }
+  [[nodiscard]] const std::string& folder() const noexcept {
+    return folder_;
+  }
+  [[nodiscard]] const std::string& state_folder() const noexcept {
+    return state_folder_;
+  }
+  [[nodiscard]] std::string socket_path() const;
+
+private:
+  friend std::variant<place, place_error> open_place(const std::string&,
+                                                     const environment&,
+                                                     const start_facts&);
+  place() = default;
+  void leave() noexcept;
+
+  std::string name_;
+  std::string folder_;
+  std::string state_folder_;
+  unique_fd folder_fd_;
+  unique_fd lock_;
+};
+
+/// Makes and checks the folders, takes the lock, clears what a killed
+/// predecessor left and writes the facts. `name` is 1-64 of A-Za-z0-9@._- and
+/// neither "." nor "..".
+std::variant<place, place_error> open_place(const std::string& name,
+                                            const environment& env,
+                                            const start_facts& facts);
+
+/// A running supervisor as seen from outside.
+struct running {
+  std::string name;
+  /// 0 and no config: it has the lock but has not written its facts yet.
+  pid_t pid = 0;
+  std::string config;
+  std::string version;
+  std::chrono::system_clock::time_point started;
+  std::string folder;
+  std::string socket;
+
+  bool operator==(const running&) const = default;
+};
+
+/// The supervisors of this user, by name. Folders of other users, links and
+/// broken entries are skipped. Starting supervisors are not disturbed.
+std::vector<running> discover(const environment& env);
+
+/// What the command line says about the supervisor it means.
+struct wanted_supervisor {
+  std::optional<std::string> name;    ///< --name
+  std::optional<std::string> config;  ///< --config, canonical absolute path
+  std::string folder;                 ///< working folder, canonical
+  std::optional<std::string> id;      ///< the process the command is about
+};
+
+struct none_running {
+  bool operator==(const none_running&) const = default;
+};
+struct ambiguous {
+  std::vector<running> candidates;  ///< at least two, by name
+};
+using choice = std::variant<running, none_running, ambiguous>;
+
+/// Which of `all` is meant: the one of --name or --config; else the one started
+/// from a config in this folder; else the only one; else the one that has the
+/// id. Pure, except that `has_id` may ask a supervisor; it is called only when
+/// nothing else decides. Where several stand in this folder, the id decides
+/// among them first.
+choice choose(
+    const std::vector<running>& all, const wanted_supervisor& wanted,
+    const std::function<bool(const running&, const std::string& id)>& has_id);
+
+}  // namespace pup

@@ -1,0 +1,190 @@
+#include "pup/runtime/ports.hpp"
+
+#include "pup/runtime/fd.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <fstream>
+#include <memory>
+#include <set>
+#include <sstream>
+#include <string_view>
+#include <vector>
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+namespace pup {
+
+namespace {
+
+struct socket_inodes {
+  std::set<std::string> listening;
+  std::set<std::string> other;
+};
+
+// One line of /proc/net/tcp: "sl local:PORT remote:PORT state tx:rx tr:when
+// retransmits uid timeout inode ..."; ports and states in hexadecimal.
+void collect(const std::string& line, std::uint16_t port, socket_inodes& into) {
+  std::istringstream words{line};
+  std::string slot, local, remote, state, skipped, inode;
+  words >> slot >> local >> remote >> state;
+  for (int i = 0; i < 5; ++i)
+    words >> skipped;
+  words >> inode;
+  const auto colon = local.rfind(':');
+  if (!words || colon == std::string::npos || inode == "0")
+    return;
+  unsigned found = 0;
+  std::from_chars(local.data() + colon + 1, local.data() + local.size(), found,
+                  16);
+  if (found != port)
+    return;
+  constexpr std::string_view listen_state = "0A";
+  (state == listen_state ? into.listening : into.other)
+      .insert("socket:[" + inode + ']');
+}
+
+std::set<std::string> sockets_on(std::uint16_t port) {
+  socket_inodes found;
+  for (const char* table : {"/proc/net/tcp", "/proc/net/tcp6"}) {
+    std::ifstream lines{table};
+    std::string line;
+    std::getline(lines, line);  // the heading
+    while (std::getline(lines, line))
+      collect(line, port, found);
+  }
+  return found.listening.empty() ? found.other : found.listening;
+}
+
+struct close_folder {
+  void operator()(DIR* folder) const noexcept {
+    ::closedir(folder);
+  }
+};
+
+std::vector<std::string> names_in(const std::string& path) {
+  std::vector<std::string> names;
+  const std::unique_ptr<DIR, close_folder> folder{::opendir(path.c_str())};
+  if (!folder)  // ended meanwhile, or another user's
+    return names;
+  while (const auto* entry = ::readdir(folder.get()))
+    names.emplace_back(entry->d_name);
+  return names;
+}
+
+std::vector<pid_t> all_pids() {
+  std::vector<pid_t> pids;
+  for (const auto& name : names_in("/proc")) {
+    pid_t pid = 0;
+    const auto [end, error] =
+        std::from_chars(name.data(), name.data() + name.size(), pid);
+    if (error == std::errc{} && end == name.data() + name.size())
+      pids.push_back(pid);
+  }
+  std::sort(pids.begin(), pids.end());
+  return pids;
+}
+
+bool has_socket(pid_t pid, const std::set<std::string>& sockets) {
+  const auto folder = "/proc/" + std::to_string(pid) + "/fd";
+  for (const auto& name : names_in(folder)) {
+    char target[64];
+    const auto size =
+        ::readlink((folder + '/' + name).c_str(), target, sizeof(target));
+    if (size > 0
+        && sockets.contains(std::string(target, static_cast<size_t>(size))))
+      return true;
+  }
+  return false;
+}
+
+struct candidate {
+  const char* text;
+  int family;
+};
+
+// In the order in which a person would look for the culprit.
+constexpr candidate candidates[] = {{"0.0.0.0", AF_INET},
+                                    {"127.0.0.1", AF_INET},
+                                    {"::", AF_INET6},
+                                    {"::1", AF_INET6}};
+
+socklen_t fill(sockaddr_storage& storage, const candidate& where,
+               std::uint16_t port) {
+  storage.ss_family = static_cast<sa_family_t>(where.family);
+  if (where.family == AF_INET) {
+    auto& address = reinterpret_cast<sockaddr_in&>(storage);
+    address.sin_port = htons(port);
+    ::inet_pton(AF_INET, where.text, &address.sin_addr);
+    return sizeof(sockaddr_in);
+  }
+  auto& address = reinterpret_cast<sockaddr_in6&>(storage);
+  address.sin6_port = htons(port);
+  ::inet_pton(AF_INET6, where.text, &address.sin6_addr);
+  return sizeof(sockaddr_in6);
+}
+
+// The errno of trying; 0 when it can be bound or cannot be told.
+int try_bind(const candidate& where, std::uint16_t port) {
+  const unique_fd socket{
+      ::socket(where.family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP)};
+  if (!socket)
+    return errno == EAFNOSUPPORT ? 0 : errno;
+  const int on = 1;
+  ::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+  // Else [::] would ask about IPv4 once more.
+  if (where.family == AF_INET6)
+    ::setsockopt(socket.get(), IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
+  sockaddr_storage storage{};
+  const auto size = fill(storage, where, port);
+  if (::bind(socket.get(), reinterpret_cast<const sockaddr*>(&storage), size)
+      == 0)
+    return 0;
+  return errno == EADDRNOTAVAIL || errno == EACCES ? 0 : errno;
+}
+
+}  // namespace
+
+std::optional<port_holder> find_port_holder(std::uint16_t port) {
+  const auto sockets = sockets_on(port);
+  if (sockets.empty())
+    return std::nullopt;
+  for (const auto pid : all_pids()) {
+    if (!has_socket(pid, sockets))
+      continue;
+    port_holder holder{pid, "?"};
+    std::ifstream file{"/proc/" + std::to_string(pid) + "/comm"};
+    std::getline(file, holder.name);
+    return holder;
+  }
+  return std::nullopt;
+}
+
+std::string describe_port_in_use(std::uint16_t port) {
+  auto text = "port " + std::to_string(port) + " is in use";
+  if (const auto holder = find_port_holder(port))
+    text +=
+        " by pid " + std::to_string(holder->pid) + " (" + holder->name + ')';
+  return text;
+}
+
+std::optional<std::string> port_obstacle(std::uint16_t port) {
+  for (const auto& where : candidates) {
+    const int error = try_bind(where, port);
+    if (error == EADDRINUSE)
+      return describe_port_in_use(port);
+    if (error != 0)
+      return to_string(os_fault{
+          "bind", std::string{where.text} + " port " + std::to_string(port),
+          error});
+  }
+  return std::nullopt;
+}
+
+}  // namespace pup

@@ -1,0 +1,30 @@
+// What processes use now, for status: memory and processor time.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <vector>
+
+#include <sys/types.h>
+
+namespace pup {
+
+/// One process at one moment.
+struct process_usage {
+  pid_t pid = 0;
+  /// Resident memory, shared pages included; the kernel's cheap counter, which
+  /// may lag by some pages per thread. 0 for a process that has ended and
+  /// waits to be reaped.
+  std::uint64_t rss_bytes = 0;
+  /// User and system time of all its threads since its start, without its
+  /// children; in ticks of 10 ms (sysconf(_SC_CLK_TCK)).
+  std::chrono::microseconds cpu_time{0};
+};
+
+/// Reads /proc/PID/stat of each: three system calls and about 15 us per pid.
+/// In the order of `pids`; a process that does not exist, or may not be looked
+/// at, is absent. The caller knows that a pid is still the one it means, as
+/// long as that is a child it has not reaped. Any thread.
+std::vector<process_usage> sample(const std::vector<pid_t>& pids);
+
+}  // namespace pup
