@@ -30,6 +30,7 @@ struct diary {
   strings lines;  // since the last read()
   std::map<std::string, caf::actor> live;
   std::map<std::string, int> kept;  // what each latest life was handed
+  std::optional<caf::error> root_end;
 
   strings read() {
     return std::exchange(lines, {});
@@ -86,7 +87,6 @@ std::string to_string(child_state x) {
 struct lab : diary, pup::test::virtual_time {
   pup::supervisor_spec spec;
   pup::supervisor_actor root;
-  std::optional<caf::error> root_end;
 
   lab() {
     spec.limit = {10, 10s};
@@ -146,7 +146,9 @@ struct lab : diary, pup::test::virtual_time {
     root = own(pup::spawn_supervisor(sys, spec));
     root_end.reset();
     caf::actor_cast<caf::actor>(root)->attach_functor(
-        [this](const caf::error& reason) { root_end = reason; });
+        [book = static_cast<diary*>(this)](const caf::error& reason) {
+          book->root_end = reason;
+        });
   }
 
   void launch(std::vector<child_spec> children) {
