@@ -17,6 +17,12 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+// Present when the undefined behaviour sanitizer checks virtual tables. It
+// opens a pipe to see whether an object can be read, and calls a sound object
+// broken when the process has no descriptors left. Compilers define no macro
+// for it.
+extern "C" [[gnu::weak]] void __ubsan_handle_dynamic_type_cache_miss_abort();
+
 using namespace pup;
 using namespace pup::test;
 using namespace std::chrono_literals;
@@ -762,6 +768,10 @@ SCENARIO("only the same user and root get through, in both directions") {
 }
 
 SCENARIO("a server out of descriptors drops new peers, rests, and recovers") {
+  if (__ubsan_handle_dynamic_type_cache_miss_abort != nullptr) {
+    WARN("skipped: needs a build without the undefined behaviour sanitizer");
+    return;
+  }
   served_elsewhere f;
   client_node early;
   auto peer = early.dial(f.path);
