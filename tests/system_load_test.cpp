@@ -213,19 +213,6 @@ SCENARIO("no client notices that the only instance is restarted") {
   CHECK(box.end() == "");
 }
 
-SCENARIO("no client notices a rolling restart") {
-  sandbox box;
-  const port_range ports{4};
-  box.write("config.json", config({web(ports, 3)}));
-  start(box);
-  load clients{ports[0]};
-  REQUIRE(clients.serves(300));
-  done(box.pup({"reload", "web"}));
-  REQUIRE(clients.serves(300));
-  check_outcome("reload 3", clients.end());
-  CHECK(box.end() == "");
-}
-
 SCENARIO("a killed instance costs only the requests it was answering") {
   sandbox box;
   const port_range ports{5};
