@@ -278,6 +278,7 @@ void cluster_state::want_up(slot& x) {
     case phase::resting:
     case phase::backoff:
       x.rules.reset();
+      x.reason.clear();
       return launch_slot(x);
     case phase::draining:
       x.now = phase::ready;
@@ -327,7 +328,7 @@ void cluster_state::launch_slot(slot& x) {
   x.life = ++last_life;
   x.pid = 0;
   x.cut = 0;
-  x.reason.clear();
+  x.warning.clear();
   x.started = self->clock().now();
   x.handle = spawn_instance(self, caf::actor_cast<cluster_actor>(self),
                             instance_of(x));
@@ -440,10 +441,10 @@ void cluster_state::start_again(slot& x, const ending& how, duration delay) {
              + (at_once ? "at once" : "in " + in_words(delay));
   ++x.restarts;
   pending.settle(x.number, direction::up, outcome_of(x, false, why));
+  x.reason = std::move(why); // holds until it is ready
   if (at_once)
     return launch_slot(x);
   x.now = phase::backoff;
-  x.reason = std::move(why);
   x.timer = ++last_timer;
   self->delayed_send(self, delay, backoff_due{x.number, x.timer});
 }
@@ -461,6 +462,7 @@ void cluster_state::became_ready(slot& x, const instance_ready& fact) {
   x.now = phase::ready;
   x.address = fact.address;
   x.ready_since = self->clock().now();
+  x.reason = x.warning;
   publish();
   pending.settle(x.number, direction::up, outcome_of(x, true, "ready"));
 }
@@ -807,8 +809,7 @@ self_actor::behavior_type cluster_behavior(cluster_state::pointer self,
       [self](const instance_launched& fact) {
         if (auto* x = self->state.find(fact.slot, fact.life)) {
           x->pid = fact.pid;
-          if (!fact.warning.empty())
-            x->reason = fact.warning;
+          x->warning = fact.warning;
         }
       },
       [self](const instance_ready& fact) {
