@@ -37,7 +37,7 @@ typename Inspector::result_type inspect(Inspector& f, std::optional<T>& x) {
   }
 }
 
-} // namespace caf
+}  // namespace caf
 
 #include <caf/actor.hpp>
 #include <caf/actor_system.hpp>

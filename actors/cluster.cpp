@@ -441,7 +441,7 @@ void cluster_state::start_again(slot& x, const ending& how, duration delay) {
              + (at_once ? "at once" : "in " + in_words(delay));
   ++x.restarts;
   pending.settle(x.number, direction::up, outcome_of(x, false, why));
-  x.reason = std::move(why); // holds until it is ready
+  x.reason = std::move(why);  // holds until it is ready
   if (at_once)
     return launch_slot(x);
   x.now = phase::backoff;

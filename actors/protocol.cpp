@@ -22,9 +22,9 @@ std::string text_of(const caf::error& reason) {
 
 std::string to_string(run_state x) {
   static constexpr std::array names{
-    "stopped", "waiting",  "starting", "ready",     "backoff", "draining",
-    "stopping", "finished", "failed",   "exhausted", "blocked", "running",
-    "degraded"};
+      "stopped",  "waiting",  "starting", "ready",  "backoff",
+      "draining", "stopping", "finished", "failed", "exhausted",
+      "blocked",  "running",  "degraded"};
   return names.at(static_cast<std::size_t>(x));
 }
 
@@ -38,8 +38,8 @@ std::string to_string(const ending& x) {
     case ending::kind::signalled: {
       const auto* abbreviation = sigabbrev_np(x.signal);
       return with_text(abbreviation != nullptr
-                         ? "killed by SIG" + std::string{abbreviation}
-                         : "killed by signal " + std::to_string(x.signal));
+                           ? "killed by SIG" + std::string{abbreviation}
+                           : "killed by signal " + std::to_string(x.signal));
     }
     case ending::kind::not_launched:
       return x.text;
@@ -76,13 +76,12 @@ void add_message_types(caf::actor_system_config& cfg) {
   cfg.add_message_type<terminate>("pup.terminate");
   cfg.add_message_type<terminating>("pup.terminating");
   cfg.add_message_type<ending>("pup.ending");
-  cfg.add_error_category(caf::atom("pup"),
-                         [](std::uint8_t, caf::atom_value,
-                            const caf::message& context) {
-                           return context.match_elements<std::string>()
-                                    ? context.get_as<std::string>(0)
-                                    : caf::to_string(context);
-                         });
+  cfg.add_error_category(caf::atom("pup"), [](std::uint8_t, caf::atom_value,
+                                              const caf::message& context) {
+    return context.match_elements<std::string>()
+               ? context.get_as<std::string>(0)
+               : caf::to_string(context);
+  });
 }
 
-} // namespace pup
+}  // namespace pup

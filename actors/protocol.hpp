@@ -34,17 +34,18 @@ inline constexpr std::uint32_t protocol_version = 1;
 
 // -- errors -------------------------------------------------------------------
 
-/// Codes of errors that actors answer or end with. The context of the caf::error
-/// is one std::string for people, except for process_ended (an `ending`).
+/// Codes of errors that actors answer or end with. The context of the
+/// caf::error is one std::string for people, except for process_ended (an
+/// `ending`).
 enum class fault : std::uint8_t {
-  none = 0,      ///< never sent
-  no_such_id,    ///< no process, cluster or instance has this id
-  bad_request,   ///< the request cannot be carried out as it stands
-  shutting_down, ///< the supervisor is on its way out
-  gave_up,       ///< more restarts than the intensity allows
-  process_ended, ///< exit reason of an instance; context: `ending`
-  port_refused,  ///< a listening socket could not be opened
-  actor_failed,  ///< the actor that worked on the request has failed
+  none = 0,       ///< never sent
+  no_such_id,     ///< no process, cluster or instance has this id
+  bad_request,    ///< the request cannot be carried out as it stands
+  shutting_down,  ///< the supervisor is on its way out
+  gave_up,        ///< more restarts than the intensity allows
+  process_ended,  ///< exit reason of an instance; context: `ending`
+  port_refused,   ///< a listening socket could not be opened
+  actor_failed,   ///< the actor that worked on the request has failed
 };
 
 inline caf::error make_error(fault code, std::string text) {
@@ -84,19 +85,19 @@ std::string to_string(run_state x);
 /// One instance in an answer to get_status.
 struct instance_status {
   std::string id;
-  std::uint32_t slot = 0; ///< from 1; 0 for a process that is no cluster
+  std::uint32_t slot = 0;  ///< from 1; 0 for a process that is no cluster
   run_state state = run_state::stopped;
-  std::int32_t pid = 0;     ///< 0: no process
-  std::uint16_t port = 0;   ///< 0: none
+  std::int32_t pid = 0;    ///< 0: no process
+  std::uint16_t port = 0;  ///< 0: none
   std::uint32_t restarts = 0;
   std::int64_t uptime_ms = 0;
-  std::optional<std::int32_t> exit_code; ///< of the last ended life
-  std::optional<std::int32_t> signal;    ///< that ended the last life
+  std::optional<std::int32_t> exit_code;  ///< of the last ended life
+  std::optional<std::int32_t> signal;     ///< that ended the last life
   std::uint64_t connections_active = 0;
   std::uint64_t connections_total = 0;
-  double cpu_percent = 0; ///< of one processor, since the last status or start
+  double cpu_percent = 0;  ///< of one processor, since the last status or start
   std::uint64_t rss_bytes = 0;
-  std::string reason; ///< why it is not ready, in words; empty: it is
+  std::string reason;  ///< why it is not ready, in words; empty: it is
 };
 
 /// The balancer of a cluster in an answer to get_status.
@@ -106,9 +107,9 @@ struct balancer_status {
   std::string mode;
   std::uint64_t connections_active = 0;
   std::uint64_t connections_total = 0;
-  std::uint64_t bytes_in = 0;  ///< from clients
-  std::uint64_t bytes_out = 0; ///< to clients
-  std::uint64_t rejected = 0;  ///< accepted, but no instance could serve
+  std::uint64_t bytes_in = 0;   ///< from clients
+  std::uint64_t bytes_out = 0;  ///< to clients
+  std::uint64_t rejected = 0;   ///< accepted, but no instance could serve
 };
 
 /// A top-level entry of the configuration in an answer to get_status.
@@ -116,11 +117,11 @@ struct unit_status {
   std::string id;
   bool is_cluster = false;
   run_state state = run_state::stopped;
-  std::uint32_t desired = 0; ///< wanted instances
-  std::uint32_t ready = 0;   ///< instances that may serve
-  std::string reason;        ///< why it is not running; empty: it is
+  std::uint32_t desired = 0;  ///< wanted instances
+  std::uint32_t ready = 0;    ///< instances that may serve
+  std::string reason;         ///< why it is not running; empty: it is
   std::optional<balancer_status> balancer;
-  std::vector<instance_status> instances; ///< one for a single process
+  std::vector<instance_status> instances;  ///< one for a single process
 };
 
 /// Answer to get_status.
@@ -128,7 +129,7 @@ struct supervisor_status {
   std::string name;
   std::int32_t pid = 0;
   std::string version;
-  std::string config; ///< absolute path; empty: embedded, no file
+  std::string config;  ///< absolute path; empty: embedded, no file
   std::int64_t uptime_ms = 0;
   std::uint64_t rss_bytes = 0;
   std::vector<unit_status> units;
@@ -147,7 +148,7 @@ struct scale {
   std::string id;
   scale_mode mode = scale_mode::to;
   std::uint32_t count = 0;
-  bool wait = true; ///< answer when done; false: when begun
+  bool wait = true;  ///< answer when done; false: when begun
 };
 
 /// What happened to one instance (or unit, when none of its instances is
@@ -155,7 +156,8 @@ struct scale {
 struct outcome {
   std::string id;
   bool ok = true;
-  std::string text; ///< "ready", "stopped", or what went wrong and what is next
+  std::string
+      text;  ///< "ready", "stopped", or what went wrong and what is next
 };
 
 /// Answer to scale. `to` is what is wanted now: it differs from the request
@@ -168,10 +170,10 @@ struct scale_report {
 };
 
 enum class verb : std::uint8_t {
-  start,   ///< what is stopped, finished, failed or exhausted
-  stop,    ///< drain, stop signal, SIGKILL
-  restart, ///< stop, then start
-  await,   ///< changes nothing; answers once everything came up or failed
+  start,    ///< what is stopped, finished, failed or exhausted
+  stop,     ///< drain, stop signal, SIGKILL
+  restart,  ///< stop, then start
+  await,    ///< changes nothing; answers once everything came up or failed
 };
 
 /// Carries out a verb on all that `selector` names: an id of a process, cluster
@@ -194,18 +196,18 @@ struct terminating {
   std::int32_t pid = 0;
 };
 
-using control_actor = caf::typed_actor<
-  caf::replies_to<get_status>::with<supervisor_status>,
-  caf::replies_to<scale>::with<scale_report>,
-  caf::replies_to<operate>::with<report>,
-  caf::replies_to<terminate>::with<terminating>>;
+using control_actor =
+    caf::typed_actor<caf::replies_to<get_status>::with<supervisor_status>,
+                     caf::replies_to<scale>::with<scale_report>,
+                     caf::replies_to<operate>::with<report>,
+                     caf::replies_to<terminate>::with<terminating>>;
 
 // -- supervisor ---------------------------------------------------------------
 
 /// Where a supervisor's child is in its life.
 enum class child_state : std::uint8_t {
-  waiting,  ///< for its turn in an ordered start, or for its backoff
-  starting, ///< spawned, has not sent child_ready yet (await_ready only)
+  waiting,   ///< for its turn in an ordered start, or for its backoff
+  starting,  ///< spawned, has not sent child_ready yet (await_ready only)
   running,
   stopping,
   stopped,
@@ -216,7 +218,7 @@ struct child_info {
   std::string id;
   child_state state = child_state::stopped;
   std::uint32_t restarts = 0;
-  caf::strong_actor_ptr handle; ///< null while it does not live
+  caf::strong_actor_ptr handle;  ///< null while it does not live
 };
 
 /// The children in start order.
@@ -241,41 +243,44 @@ struct keep {
   caf::message value;
 };
 
-struct child_spec; // supervisor.hpp; local only
+struct child_spec;  // supervisor.hpp; local only
 
 using supervisor_actor = caf::typed_actor<
-  caf::replies_to<which_children>::with<std::vector<child_info>>,
-  caf::replies_to<child_spec>::with<child_info>, // start_child
-  caf::replies_to<terminate_child>::with<void>,
-  caf::replies_to<restart_child>::with<child_info>,
-  caf::replies_to<delete_child>::with<void>,
-  caf::reacts_to<child_ready>, caf::reacts_to<keep>>;
+    caf::replies_to<which_children>::with<std::vector<child_info>>,
+    caf::replies_to<child_spec>::with<child_info>,  // start_child
+    caf::replies_to<terminate_child>::with<void>,
+    caf::replies_to<restart_child>::with<child_info>,
+    caf::replies_to<delete_child>::with<void>, caf::reacts_to<child_ready>,
+    caf::reacts_to<keep>>;
 
 // -- instance -----------------------------------------------------------------
 //
 //  state    | launched   | ready        | exited,       | stop (exit | deadline
 //           |            |              | launch_failed | message)   |
 //  ---------+------------+--------------+---------------+------------+----------
-//  starting | tell       | -> ready,    | -> gone       | -> stopping| -> stopping
+//  starting | tell       | -> ready,    | -> gone       | -> stopping| ->
+//  stopping
 //           | parent     | tell parent  |               |            |
 //  ready    | ignore     | ignore       | -> gone       | -> stopping| ignore
-//  stopping | signal now | ignore       | -> gone       | ignore     | SIGKILL to
-//           |            |              |               |            | the group
+//  stopping | signal now | ignore       | -> gone       | ignore     | SIGKILL
+//  to
+//           |            |              |               |            | the
+//           group
 //  gone     : the actor has quit; its exit reason carries the `ending`
 
 /// How a life of a process ended: the exit reason of its instance.
 struct ending {
   enum class kind : std::uint8_t {
-    exited,       ///< `code`
-    signalled,    ///< `signal`
-    not_launched, ///< no process ever ran: `text`
-    not_ready,    ///< was stopped for not becoming ready in time
-    lost,         ///< the instance actor itself failed
+    exited,        ///< `code`
+    signalled,     ///< `signal`
+    not_launched,  ///< no process ever ran: `text`
+    not_ready,     ///< was stopped for not becoming ready in time
+    lost,          ///< the instance actor itself failed
   };
   kind what = kind::lost;
   std::int32_t code = 0;
   std::int32_t signal = 0;
-  std::string text; ///< extra words; for not_launched the whole reason
+  std::string text;  ///< extra words; for not_launched the whole reason
 };
 
 /// "exited with code 3", "killed by SIGKILL", "port 8000 is in use …".
@@ -289,12 +294,12 @@ ending ending_of(const caf::error& reason);
 struct process_launched {
   std::uint64_t life = 0;
   std::int32_t pid = 0;
-  std::string warning; ///< output is not kept because …; empty: all well
+  std::string warning;  ///< output is not kept because …; empty: all well
 };
 /// launcher -> instance: its readiness condition holds.
 struct process_ready {
   std::uint64_t life = 0;
-  std::string address; ///< numeric; where its port accepts. Empty: no port
+  std::string address;  ///< numeric; where its port accepts. Empty: no port
 };
 /// launcher -> instance: no process came to be, or it has ended. Last message
 /// about a life.
@@ -303,10 +308,9 @@ struct process_ended {
   ending how;
 };
 
-using instance_actor
-  = caf::typed_actor<caf::reacts_to<process_launched>,
-                     caf::reacts_to<process_ready>,
-                     caf::reacts_to<process_ended>>;
+using instance_actor = caf::typed_actor<caf::reacts_to<process_launched>,
+                                        caf::reacts_to<process_ready>,
+                                        caf::reacts_to<process_ended>>;
 
 // -- balancer -----------------------------------------------------------------
 
@@ -314,19 +318,18 @@ using instance_actor
 struct backend_entry {
   std::uint32_t slot = 0;
   std::uint64_t life = 0;
-  std::string address; ///< numeric
+  std::string address;  ///< numeric
   std::uint16_t port = 0;
-  bool draining = false; ///< finishes its connections, gets no new ones
+  bool draining = false;  ///< finishes its connections, gets no new ones
 
   bool operator==(const backend_entry& other) const {
-    return slot == other.slot && life == other.life
-           && address == other.address && port == other.port
-           && draining == other.draining;
+    return slot == other.slot && life == other.life && address == other.address
+           && port == other.port && draining == other.draining;
   }
 };
 
-/// cluster -> balancer: all instances that may serve or still drain. A snapshot:
-/// replaces the previous one.
+/// cluster -> balancer: all instances that may serve or still drain. A
+/// snapshot: replaces the previous one.
 struct assign_backends {
   std::vector<backend_entry> backends;
 };
@@ -347,7 +350,7 @@ struct traffic {
     std::uint64_t active = 0;
     std::uint64_t total = 0;
   };
-  std::uint16_t port = 0; ///< 0: not listening
+  std::uint16_t port = 0;  ///< 0: not listening
   std::uint64_t active = 0;
   std::uint64_t total = 0;
   std::uint64_t bytes_in = 0;
@@ -356,14 +359,12 @@ struct traffic {
   std::vector<per_backend> backends;
 };
 struct get_traffic {
-  std::string cluster; ///< used by the proxy; a balancer knows its own
+  std::string cluster;  ///< used by the proxy; a balancer knows its own
 };
 
-using balancer_actor
-  = caf::typed_actor<caf::reacts_to<assign_backends>,
-                     caf::reacts_to<set_listening>,
-                     caf::reacts_to<backend_idle>,
-                     caf::replies_to<get_traffic>::with<traffic>>;
+using balancer_actor = caf::typed_actor<
+    caf::reacts_to<assign_backends>, caf::reacts_to<set_listening>,
+    caf::reacts_to<backend_idle>, caf::replies_to<get_traffic>::with<traffic>>;
 
 // -- cluster ------------------------------------------------------------------
 //
@@ -395,7 +396,7 @@ struct instance_ready {
 struct backend_drained {
   std::uint32_t slot = 0;
   std::uint64_t life = 0;
-  std::uint64_t cut = 0; ///< connections still open at the deadline
+  std::uint64_t cut = 0;  ///< connections still open at the deadline
 };
 /// balancer -> cluster: the common port accepts; or why it does not.
 struct listener_changed {
@@ -411,14 +412,12 @@ struct operate_unit {
 /// control -> cluster: the status without cpu and memory, which control adds.
 struct get_unit_status {};
 
-using cluster_actor
-  = caf::typed_actor<caf::replies_to<scale>::with<scale_report>,
-                     caf::replies_to<operate_unit>::with<report>,
-                     caf::replies_to<get_unit_status>::with<unit_status>,
-                     caf::reacts_to<instance_launched>,
-                     caf::reacts_to<instance_ready>,
-                     caf::reacts_to<backend_drained>,
-                     caf::reacts_to<listener_changed>>;
+using cluster_actor = caf::typed_actor<
+    caf::replies_to<scale>::with<scale_report>,
+    caf::replies_to<operate_unit>::with<report>,
+    caf::replies_to<get_unit_status>::with<unit_status>,
+    caf::reacts_to<instance_launched>, caf::reacts_to<instance_ready>,
+    caf::reacts_to<backend_drained>, caf::reacts_to<listener_changed>>;
 
 // -- launcher (port) ----------------------------------------------------------
 //
@@ -428,13 +427,13 @@ using cluster_actor
 
 /// instance -> launcher: a finished request.
 struct launch {
-  std::string id;         ///< of the instance
-  std::uint64_t life = 0; ///< grows with each launch of this id
+  std::string id;          ///< of the instance
+  std::uint64_t life = 0;  ///< grows with each launch of this id
   std::vector<std::string> argv;
-  std::map<std::string, std::string> env; ///< added to the supervisor's own
-  std::string path;                       ///< appended to PATH
-  std::string cwd;                        ///< empty: the supervisor's own
-  std::uint16_t port = 0;                 ///< 0: none
+  std::map<std::string, std::string> env;  ///< added to the supervisor's own
+  std::string path;                        ///< appended to PATH
+  std::string cwd;                         ///< empty: the supervisor's own
+  std::uint16_t port = 0;                  ///< 0: none
   ready_condition ready = ready_condition::spawn;
 };
 /// instance -> launcher: a signal to the whole process group.
@@ -453,8 +452,8 @@ struct usage {
   double cpu_percent = 0;
 };
 
-using launcher_actor
-  = caf::typed_actor<caf::reacts_to<launch, instance_actor>,
+using launcher_actor =
+    caf::typed_actor<caf::reacts_to<launch, instance_actor>,
                      caf::reacts_to<send_signal>,
                      caf::replies_to<sample_usage>::with<std::vector<usage>>>;
 
@@ -485,9 +484,9 @@ struct close_listener {
 };
 
 using proxy_actor = caf::typed_actor<
-  caf::replies_to<open_listener, balancer_actor>::with<listener_opened>,
-  caf::reacts_to<publish_backends>, caf::reacts_to<close_listener>,
-  caf::replies_to<get_traffic>::with<traffic>>;
+    caf::replies_to<open_listener, balancer_actor>::with<listener_opened>,
+    caf::reacts_to<publish_backends>, caf::reacts_to<close_listener>,
+    caf::replies_to<get_traffic>::with<traffic>>;
 
 // -- inspection ---------------------------------------------------------------
 
@@ -564,7 +563,7 @@ auto inspect(Inspector& f, ending& x) {
   return f(caf::meta::type_name("ending"), x.what, x.code, x.signal, x.text);
 }
 
-} // namespace pup
+}  // namespace pup
 
 // The rest never leaves the process: no inspection is wanted.
 #define PUP_LOCAL_MESSAGE(name) CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::name)
@@ -608,4 +607,4 @@ namespace pup {
 /// that embeds one and publishes it, calls this before its actor_system starts.
 void add_message_types(caf::actor_system_config& cfg);
 
-} // namespace pup
+}  // namespace pup

@@ -7,8 +7,8 @@ namespace pup {
 bool glob_match(std::string_view pattern, std::string_view text) {
   std::size_t p = 0;
   std::size_t t = 0;
-  auto star = std::string_view::npos; // the last * seen
-  std::size_t resume = 0;             // where its run ends so far
+  auto star = std::string_view::npos;  // the last * seen
+  std::size_t resume = 0;              // where its run ends so far
   while (t < text.size()) {
     if (p < pattern.size() && pattern[p] == '*') {
       star = p++;
@@ -51,8 +51,8 @@ std::string unknown_id(std::string_view selector,
                        const std::vector<unit_status>& units) {
   // More would push the sentence itself off the screen.
   constexpr std::size_t shown = 10;
-  auto result
-    = "no process, cluster or instance '" + std::string{selector} + "'; ";
+  auto result =
+      "no process, cluster or instance '" + std::string{selector} + "'; ";
   if (units.empty())
     return result + "there is none at all";
   result += "there ";
@@ -64,4 +64,4 @@ std::string unknown_id(std::string_view selector,
   return result;
 }
 
-} // namespace pup
+}  // namespace pup

@@ -1,12 +1,12 @@
 // Which processes, clusters and instances a word on the command line means.
 #pragma once
 
+#include "pup/actors/protocol.hpp"
+
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include "pup/actors/protocol.hpp"
 
 namespace pup {
 
@@ -32,4 +32,4 @@ bool glob_match(std::string_view pattern, std::string_view text);
 std::string unknown_id(std::string_view selector,
                        const std::vector<unit_status>& units);
 
-} // namespace pup
+}  // namespace pup

@@ -40,8 +40,8 @@ struct slot {
   std::uint32_t restarts = 0;
   std::uint64_t cut = 0;  ///< connections that outlived the drain
   std::optional<ending> last;
-  std::string reason;  ///< why it is not ready, in words
-  std::string warning; ///< what its launch could not do; no failure
+  std::string reason;   ///< why it is not ready, in words
+  std::string warning;  ///< what its launch could not do; no failure
   std::optional<supervision> rules;
 };
 

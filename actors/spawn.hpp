@@ -44,8 +44,9 @@ struct balancer_args {
 };
 
 /// Decides which instances are eligible. Keeps the listener open through the
-/// proxy, trying again when that fails; closes it when told to or asked to stop,
-/// but not when it fails itself: its next life attaches to the same sockets.
+/// proxy, trying again when that fails; closes it when told to or asked to
+/// stop, but not when it fails itself: its next life attaches to the same
+/// sockets.
 balancer_actor spawn_balancer(caf::local_actor* parent, cluster_actor facts_to,
                               balancer_args args);
 
@@ -85,4 +86,4 @@ inline std::string unit_child_id(const std::string& unit) {
 /// Requests of command lines and embedding programs, delegated to the units.
 control_actor spawn_control(caf::local_actor* parent, control_args args);
 
-} // namespace pup
+}  // namespace pup

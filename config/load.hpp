@@ -7,6 +7,8 @@
 // real and tests answer from a table.
 #pragma once
 
+#include "pup/config/spec.hpp"
+
 #include <functional>
 #include <optional>
 #include <string>
@@ -14,20 +16,18 @@
 #include <variant>
 #include <vector>
 
-#include "pup/config/spec.hpp"
-
 namespace pup {
 
 /// One fault, printed by to_string() as
 /// `file:line:column: path: problem; remedy`.
 struct diagnostic {
   std::string file;
-  std::size_t line = 1;   ///< from 1
-  std::size_t column = 1; ///< from 1, in bytes; of the value, or of the key
-                          ///< when the key is at fault
-  std::string path;       ///< `processes[2].cluster.startPort`; empty: the file
-  std::string problem;    ///< what was found and what was expected
-  std::string remedy;     ///< what to do; never empty
+  std::size_t line = 1;    ///< from 1
+  std::size_t column = 1;  ///< from 1, in bytes; of the value, or of the key
+                           ///< when the key is at fault
+  std::string path;     ///< `processes[2].cluster.startPort`; empty: the file
+  std::string problem;  ///< what was found and what was expected
+  std::string remedy;   ///< what to do; never empty
 
   bool operator==(const diagnostic&) const = default;
 };
@@ -47,7 +47,7 @@ struct world {
   std::function<std::string(const std::string& program,
                             const std::string& path_suffix,
                             const std::string& cwd)>
-    program_problem;
+      program_problem;
   /// Processors usable by this process, at least 1 ("instances": "max").
   std::uint32_t processors = 1;
 };
@@ -69,4 +69,4 @@ load_result load(std::string_view text, const std::string& file,
 /// bounds, ports. Empty: none.
 std::vector<std::string> check(const pup_spec& spec);
 
-} // namespace pup
+}  // namespace pup

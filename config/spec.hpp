@@ -19,23 +19,23 @@ namespace pup {
 /// When an ended process is started again. The words are the configuration's;
 /// Erlang's are permanent, transient and temporary.
 enum class restart_policy : std::uint8_t {
-  always,   ///< "always": whatever the exit status
-  on_error, ///< "error": unless it ended with one of success_exit_codes
-  never,    ///< "never"
+  always,    ///< "always": whatever the exit status
+  on_error,  ///< "error": unless it ended with one of success_exit_codes
+  never,     ///< "never"
 };
 
 /// How the balancer chooses an instance for a new connection.
 enum class balance_strategy : std::uint8_t {
-  round_robin,       ///< in order, exactly even
-  source_ip_hash,    ///< the same client address, the same instance
-  least_connections, ///< the instance with the fewest open connections
-  random,            ///< the better of two random ones (by open connections)
+  round_robin,        ///< in order, exactly even
+  source_ip_hash,     ///< the same client address, the same instance
+  least_connections,  ///< the instance with the fewest open connections
+  random,             ///< the better of two random ones (by open connections)
 };
 
 /// What must happen before a started process counts as ready.
 enum class ready_condition : std::uint8_t {
-  spawn, ///< its exec succeeded
-  port,  ///< its port accepts a connection
+  spawn,  ///< its exec succeeded
+  port,   ///< its port accepts a connection
 };
 
 /// Bounds of the configuration, named in diagnostics and reached by tests.
@@ -53,7 +53,7 @@ inline constexpr std::size_t nesting = 32;
 /// Longest duration accepted, one year in milliseconds: sums of two stay far
 /// from the limits of the clocks.
 inline constexpr std::int64_t duration_ms = 365LL * 24 * 3600 * 1000;
-} // namespace bounds
+}  // namespace bounds
 
 /// N instances of one process, with a balancer in front when commonPort is set.
 struct cluster_spec {
@@ -162,4 +162,4 @@ inline std::string instance_id(const std::string& cluster, std::uint32_t slot) {
   return cluster + '-' + std::to_string(slot);
 }
 
-} // namespace pup
+}  // namespace pup

@@ -39,41 +39,41 @@ caf::behavior driver(caf::event_based_actor* self, pup::control_actor control,
     done->set_value(1);
     self->quit();
   };
-  self
-    ->request(control, std::chrono::seconds(30),
-              pup::operate{pup::verb::await, "all", true})
-    .then(
-      [=](const pup::report& started) {
-        std::printf("%zu outcomes at start\n", started.outcomes.size());
-        pup::scale more{"embedded", pup::scale_mode::to, 4, true};
-        self->request(control, std::chrono::seconds(30), more)
-          .then(
-            [=](const pup::scale_report& scaled) {
-              std::printf("scaled %u -> %u\n", scaled.from, scaled.to);
-              self
-                ->request(control, std::chrono::seconds(5),
-                          pup::get_status{"embedded"})
+  self->request(control, std::chrono::seconds(30),
+                pup::operate{pup::verb::await, "all", true})
+      .then(
+          [=](const pup::report& started) {
+            std::printf("%zu outcomes at start\n", started.outcomes.size());
+            pup::scale more{"embedded", pup::scale_mode::to, 4, true};
+            self->request(control, std::chrono::seconds(30), more)
                 .then(
-                  [=](const pup::supervisor_status& status) {
-                    const auto& unit = status.units.front();
-                    std::printf("%s is %s with %u ready\n", unit.id.c_str(),
-                                to_string(unit.state).c_str(), unit.ready);
-                    done->set_value(unit.ready == 4 ? 0 : 1);
-                    self->quit();
-                  },
-                  fail);
-            },
-            fail);
-      },
-      fail);
+                    [=](const pup::scale_report& scaled) {
+                      std::printf("scaled %u -> %u\n", scaled.from, scaled.to);
+                      self->request(control, std::chrono::seconds(5),
+                                    pup::get_status{"embedded"})
+                          .then(
+                              [=](const pup::supervisor_status& status) {
+                                const auto& unit = status.units.front();
+                                std::printf(
+                                    "%s is %s with %u ready\n", unit.id.c_str(),
+                                    to_string(unit.state).c_str(), unit.ready);
+                                done->set_value(unit.ready == 4 ? 0 : 1);
+                                self->quit();
+                              },
+                              fail);
+                    },
+                    fail);
+          },
+          fail);
   return {[](int) {}};
 }
 
-} // namespace
+}  // namespace
 
 int main(int argc, char** argv) {
   if (argc != 4) {
-    std::fprintf(stderr, "usage: embed SERVER_PROGRAM COMMON_PORT START_PORT\n");
+    std::fprintf(stderr,
+                 "usage: embed SERVER_PROGRAM COMMON_PORT START_PORT\n");
     return 2;
   }
   std::signal(SIGPIPE, SIG_IGN);

@@ -25,10 +25,10 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "%s\n", pup::ipc_text(control.error()).c_str());
     return 1;
   }
-  const auto count
-    = static_cast<std::uint32_t>(std::strtoul(argv[3], nullptr, 10));
-  const auto scaled
-    = pup::call(sys, *control, 60s,
+  const auto count =
+      static_cast<std::uint32_t>(std::strtoul(argv[3], nullptr, 10));
+  const auto scaled =
+      pup::call(sys, *control, 60s,
                 pup::scale{argv[2], pup::scale_mode::to, count, true});
   if (!scaled) {
     std::fprintf(stderr, "%s\n", pup::text_of(scaled.error()).c_str());

@@ -18,13 +18,12 @@ namespace {
 // -- the command line ---------------------------------------------------------
 
 // Words that the contract names and a later version brings.
-constexpr std::array later{"block", "unblock", "signal",  "reload", "apply",
-                           "logs",  "monitor", "init",    "append", "remove",
+constexpr std::array later{"block", "unblock", "signal", "reload", "apply",
+                           "logs",  "monitor", "init",   "append", "remove",
                            "why",   "upgrade", "import"};
 
-constexpr std::array known{"start",   "run",      "status",    "ls",
-                           "scale",   "stop",     "restart",   "validate",
-                           "help",    "terminate"};
+constexpr std::array known{"start", "run",     "status",   "ls",   "scale",
+                           "stop",  "restart", "validate", "help", "terminate"};
 
 usage_error refuse(std::string text) {
   return {std::move(text)};
@@ -70,12 +69,12 @@ std::size_t distance(std::string_view a, std::string_view b) {
 std::string unknown_command(const std::string& word) {
   auto result = "'" + word + "' is no command; ";
   const auto* nearest = *std::min_element(
-    known.begin(), known.end(), [&](const char* a, const char* b) {
-      return distance(word, a) < distance(word, b);
-    });
+      known.begin(), known.end(), [&](const char* a, const char* b) {
+        return distance(word, a) < distance(word, b);
+      });
   return distance(word, nearest) <= 2
-           ? result + "did you mean '" + nearest + "'?"
-           : result + "pup --help lists them";
+             ? result + "did you mean '" + nearest + "'?"
+             : result + "pup --help lists them";
 }
 
 /// The arguments, taken one after the other.
@@ -83,8 +82,7 @@ class parser {
 public:
   parser(const std::vector<std::string>& arguments,
          const std::function<bool(const std::string&)>& is_file)
-    : arguments_(arguments), is_file_(is_file) {
-  }
+      : arguments_(arguments), is_file_(is_file) {}
 
   std::variant<command, usage_error> result() {
     for (at_ = 0; at_ < arguments_.size(); ++at_) {
@@ -229,8 +227,7 @@ private:
 
   std::string scale_by_options() {
     if (!words_.empty())
-      return "'" + words_.front()
-             + "': not together with --id and --instances";
+      return "'" + words_.front() + "': not together with --id and --instances";
     if (!id_)
       return "--instances: needs --id; pup --id my-app --instances 6";
     if (!instances_)
@@ -324,14 +321,14 @@ row instance_row(const instance_status& x, const std::string& indent) {
           lives ? percent(x.cpu_percent) : "-",
           lives ? in_units(x.rss_bytes) : "-",
           std::to_string(x.connections_active) + "/"
-            + std::to_string(x.connections_total),
+              + std::to_string(x.connections_total),
           x.reason};
 }
 
 row cluster_row(const unit_status& x) {
   row result{x.id,
              to_string(x.state) + ' ' + std::to_string(x.ready) + '/'
-               + std::to_string(x.desired),
+                 + std::to_string(x.desired),
              "-",
              "-",
              "-",
@@ -352,12 +349,12 @@ row cluster_row(const unit_status& x) {
 
 const char* colour_of(const std::string& state) {
   if (state.starts_with("ready") || state.starts_with("running"))
-    return "\033[32m"; // green
+    return "\033[32m";  // green
   if (state.starts_with("failed") || state.starts_with("exhausted"))
-    return "\033[31m"; // red
+    return "\033[31m";  // red
   if (state.starts_with("stopped") || state.starts_with("finished"))
-    return "\033[2m"; // dim
-  return "\033[33m";  // yellow
+    return "\033[2m";  // dim
+  return "\033[33m";   // yellow
 }
 
 std::string lay_out(const std::vector<row>& rows, const text_style& style) {
@@ -420,14 +417,14 @@ json::object cluster_object(const unit_status& x) {
   if (x.balancer) {
     const auto& b = *x.balancer;
     result["balancer"] = json::object{
-      {"port", b.port},
-      {"strategy", b.strategy},
-      {"mode", b.mode},
-      {"connectionsActive", b.connections_active},
-      {"connectionsTotal", b.connections_total},
-      {"bytesIn", b.bytes_in},
-      {"bytesOut", b.bytes_out},
-      {"rejected", b.rejected},
+        {"port", b.port},
+        {"strategy", b.strategy},
+        {"mode", b.mode},
+        {"connectionsActive", b.connections_active},
+        {"connectionsTotal", b.connections_total},
+        {"bytesIn", b.bytes_in},
+        {"bytesOut", b.bytes_out},
+        {"rejected", b.rejected},
     };
   } else {
     result["balancer"] = nullptr;
@@ -451,11 +448,11 @@ json::object process_object(const unit_status& x) {
   return result;
 }
 
-} // namespace
+}  // namespace
 
-std::variant<command, usage_error>
-parse(const std::vector<std::string>& arguments,
-      const std::function<bool(const std::string&)>& is_file) {
+std::variant<command, usage_error> parse(
+    const std::vector<std::string>& arguments,
+    const std::function<bool(const std::string&)>& is_file) {
   return parser{arguments, is_file}.result();
 }
 
@@ -515,10 +512,9 @@ std::string render_json(const supervisor_status& status) {
 
 std::string render(const scale_report& report) {
   auto text = report.id + ": "
-              + (report.from == report.to
-                   ? std::to_string(report.to)
-                   : std::to_string(report.from) + " -> "
-                       + std::to_string(report.to))
+              + (report.from == report.to ? std::to_string(report.to)
+                                          : std::to_string(report.from) + " -> "
+                                                + std::to_string(report.to))
               + (report.to == 1 ? " instance\n" : " instances\n");
   for (const auto& x : report.outcomes)
     if (x.ok)
@@ -542,4 +538,4 @@ std::string render_failures(const std::vector<outcome>& outcomes) {
   return text;
 }
 
-} // namespace pup
+}  // namespace pup

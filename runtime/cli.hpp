@@ -2,13 +2,13 @@
 // values and text out; client.hpp and daemon.hpp do what they say.
 #pragma once
 
+#include "pup/actors/protocol.hpp"
+
 #include <chrono>
 #include <optional>
 #include <string>
 #include <variant>
 #include <vector>
-
-#include "pup/actors/protocol.hpp"
 
 namespace pup {
 
@@ -16,19 +16,19 @@ namespace pup {
 enum class exit_code : int {
   done = 0,
   failed = 1,
-  usage = 2,       ///< wrong arguments or a wrong configuration
-  not_running = 3, ///< no such supervisor
+  usage = 2,        ///< wrong arguments or a wrong configuration
+  not_running = 3,  ///< no such supervisor
 };
 
 enum class command_kind : std::uint8_t {
   help,
   version,
-  start_config, ///< `config`
-  run,          ///< `config`, empty: look for one in the folder
-  status,       ///< `id`, empty: all
-  scale,        ///< `id`, `mode`, `count`
-  operate,      ///< `action` on `id`
-  validate,     ///< `config`
+  start_config,  ///< `config`
+  run,           ///< `config`, empty: look for one in the folder
+  status,        ///< `id`, empty: all
+  scale,         ///< `id`, `mode`, `count`
+  operate,       ///< `action` on `id`
+  validate,      ///< `config`
   terminate,
 };
 
@@ -58,16 +58,16 @@ struct usage_error {
 
 /// `arguments` without the program's name. `is_file` tells whether the word
 /// after `start` is a configuration or an id.
-std::variant<command, usage_error>
-parse(const std::vector<std::string>& arguments,
-      const std::function<bool(const std::string&)>& is_file);
+std::variant<command, usage_error> parse(
+    const std::vector<std::string>& arguments,
+    const std::function<bool(const std::string&)>& is_file);
 
 /// Fits a screen of 80 columns.
 std::string help_text();
 
 /// How answers are printed.
 struct text_style {
-  bool colour = false; ///< a terminal, and NO_COLOR is not set
+  bool colour = false;  ///< a terminal, and NO_COLOR is not set
 };
 
 /// The table of `pup status`.
@@ -85,4 +85,4 @@ std::string render(const report& report);
 /// A line for each outcome that did not, for standard error. Empty: all well.
 std::string render_failures(const std::vector<outcome>& outcomes);
 
-} // namespace pup
+}  // namespace pup

@@ -28,14 +28,15 @@ using std::chrono::milliseconds;
 // machine; a supervisor that is stopped never answers.
 constexpr milliseconds answer_timeout{5'000};
 
-// Starting and stopping may take ready or drain time and SIGKILL time-outs: 30 s
-// each by default, and twice that for a restart.
+// Starting and stopping may take ready or drain time and SIGKILL time-outs: 30
+// s each by default, and twice that for a restart.
 constexpr milliseconds work_timeout{180'000};
 
 /// Last line of a background supervisor that has come up, followed by its name.
 constexpr std::string_view up_marker = "pup is up: ";
 
-exit_code complain(const std::string& line, exit_code code = exit_code::failed) {
+exit_code complain(const std::string& line,
+                   exit_code code = exit_code::failed) {
   std::fprintf(stderr, "%s\n", line.c_str());
   return code;
 }
@@ -63,8 +64,8 @@ class session {
 public:
   /// `limit`: what the user allows for each answer.
   explicit session(std::optional<milliseconds> limit)
-    : answer_(std::min(limit.value_or(answer_timeout), answer_timeout)),
-      work_(limit.value_or(work_timeout)) {
+      : answer_(std::min(limit.value_or(answer_timeout), answer_timeout)),
+        work_(limit.value_or(work_timeout)) {
     configure(config_, ipc_role::client);
     add_message_types(config_);
     sys_.emplace(config_);
@@ -107,9 +108,9 @@ public:
   /// Of an order: it was received, so it is carried out all the same.
   [[nodiscard]] std::string text_of_order_error(const caf::error& x) const {
     return ipc_code(x) == ipc_errc::timed_out
-             ? "pup: not done after " + in_seconds(work_)
-                 + ", but goes on; pup status shows how far it is"
-             : text_of_error(x);
+               ? "pup: not done after " + in_seconds(work_)
+                     + ", but goes on; pup status shows how far it is"
+               : text_of_error(x);
   }
 
 private:
@@ -136,8 +137,7 @@ wanted_supervisor wanted_by(const command& what) {
     result.config = path.empty() ? *what.of_config : path;
   }
   std::error_code ignored;
-  result.folder
-    = canonical(std::filesystem::current_path(ignored).string());
+  result.folder = canonical(std::filesystem::current_path(ignored).string());
   if (!what.id.empty() && what.id != "all")
     result.id = what.id;
   return result;
@@ -163,7 +163,8 @@ std::string not_running(const command& what, const std::vector<running>& all) {
 }
 
 /// Finds the supervisor a command means, connected.
-std::variant<control_actor, exit_code> reach(const command& what, session& with) {
+std::variant<control_actor, exit_code> reach(const command& what,
+                                             session& with) {
   const auto has_id = [&](const running& x, const std::string& id) {
     const auto control = with.connect_to(x);
     return control && with.ask(control, get_status{id});
@@ -189,7 +190,8 @@ exit_code finish(const report& answer) {
   return failures.empty() ? exit_code::done : exit_code::failed;
 }
 
-exit_code status(const command& what, const control_actor& control, session& with) {
+exit_code status(const command& what, const control_actor& control,
+                 session& with) {
   const auto answer = with.ask(control, get_status{what.id});
   if (!answer)
     return complain(session::text_of_error(answer.error()));
@@ -199,8 +201,8 @@ exit_code status(const command& what, const control_actor& control, session& wit
 
 exit_code scale_cluster(const command& what, const control_actor& control,
                         session& with) {
-  const auto answer
-    = with.order(control, scale{what.id, what.mode, what.count, what.wait});
+  const auto answer =
+      with.order(control, scale{what.id, what.mode, what.count, what.wait});
   if (!answer)
     return complain(with.text_of_order_error(answer.error()));
   print(render(*answer));
@@ -211,8 +213,8 @@ exit_code scale_cluster(const command& what, const control_actor& control,
 
 exit_code operate_on(const command& what, const control_actor& control,
                      session& with) {
-  const auto answer = with.order(control,
-                                 operate{what.action, what.id, what.wait});
+  const auto answer =
+      with.order(control, operate{what.action, what.id, what.wait});
   if (!answer)
     return complain(with.text_of_order_error(answer.error()));
   return finish(*answer);
@@ -225,7 +227,7 @@ exit_code end_supervisor(const command& what, const control_actor& control,
     return complain(session::text_of_error(identity.error()));
   // Opened before the end begins, so that the pid cannot be another's.
   unique_fd pidfd{static_cast<int>(
-    ::syscall(SYS_pidfd_open, static_cast<pid_t>(identity->pid), 0U))};
+      ::syscall(SYS_pidfd_open, static_cast<pid_t>(identity->pid), 0U))};
   const auto answer = with.ask(control, terminate{});
   if (!answer)
     return complain(session::text_of_error(answer.error()));
@@ -247,8 +249,8 @@ exit_code end_supervisor(const command& what, const control_actor& control,
 
 struct background {
   pid_t pid = 0;
-  std::string said; // without the marker
-  std::string name; // empty: it did not come up
+  std::string said;  // without the marker
+  std::string name;  // empty: it did not come up
   int exit_status = 1;
 };
 
@@ -265,8 +267,8 @@ std::variant<background, exit_code> launch_background(const command& what) {
   if (what.name)
     request.argv.insert(request.argv.end(), {"--name", *what.name});
   request.argv.insert(request.argv.end(), {"--", what.config});
-  request.argv.front()
-    = std::filesystem::read_symlink("/proc/self/exe").string();
+  request.argv.front() =
+      std::filesystem::read_symlink("/proc/self/exe").string();
   for (auto** i = ::environ; *i != nullptr; ++i)
     request.environment.emplace_back(*i);
   request.stdout_fd = writing.get();
@@ -340,7 +342,7 @@ exit_code validate(const command& what) {
   return exit_code::usage;
 }
 
-} // namespace
+}  // namespace
 
 exit_code run_client(const command& what) {
   if (what.kind == command_kind::validate)
@@ -364,4 +366,4 @@ exit_code run_client(const command& what) {
   }
 }
 
-} // namespace pup
+}  // namespace pup

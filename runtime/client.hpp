@@ -12,4 +12,4 @@ namespace pup {
 /// harm: the supervisor carries on.
 exit_code run_client(const command& what);
 
-} // namespace pup
+}  // namespace pup

@@ -27,7 +27,8 @@ namespace {
 // Tells `pup start` that the supervisor can be reached; see client.cpp.
 constexpr const char* up_marker = "pup is up: ";
 
-exit_code complain(const std::string& line, exit_code code = exit_code::failed) {
+exit_code complain(const std::string& line,
+                   exit_code code = exit_code::failed) {
   std::fprintf(stderr, "%s\n", line.c_str());
   return code;
 }
@@ -58,8 +59,8 @@ unique_fd take_signals() {
 /// `pup start` listens to. A full disk must not keep the supervisor from
 /// running: then they go nowhere.
 void leave_terminal(const std::string& file) {
-  unique_fd out{::open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC,
-                       0600)};
+  unique_fd out{
+      ::open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600)};
   if (!out)
     out = unique_fd{::open("/dev/null", O_WRONLY | O_CLOEXEC)};
   if (!out)
@@ -73,9 +74,9 @@ class daemon {
 public:
   daemon(pup_spec spec, place where, std::string config, unique_fd signals,
          bool background)
-    : place_(std::move(where)),
-      background_(background),
-      signals_(loop_, signals.release()) {
+      : place_(std::move(where)),
+        background_(background),
+        signals_(loop_, signals.release()) {
     configure(config_, ipc_role::server);
     add_message_types(config_);
     sys_.emplace(config_);
@@ -124,28 +125,28 @@ private:
 
   void ended(const caf::error& reason) {
     if (is(reason, fault::gave_up))
-      result_ = complain("pup: '" + place_.name() + "' gave up: "
-                         + text_of(reason));
+      result_ =
+          complain("pup: '" + place_.name() + "' gave up: " + text_of(reason));
     loop_.stop();
   }
 
   void wait_for_signal() {
     boost::asio::async_read(
-      signals_, boost::asio::buffer(&signal_, sizeof(signal_)),
-      [this](const boost::system::error_code& error, std::size_t) {
-        if (error)
-          return;
-        // SIGHUP: a terminal that closes is no reason to stop the service.
-        if (signal_.ssi_signo != SIGHUP) {
-          std::fprintf(stderr, "pup: SIG%s: %s\n",
-                       sigabbrev_np(static_cast<int>(signal_.ssi_signo)),
-                       asked_to_stop_ ? "killing what is left"
-                                      : "stopping; again to kill");
-          asked_to_stop_ = true;
-          host_->shut_down();
-        }
-        wait_for_signal();
-      });
+        signals_, boost::asio::buffer(&signal_, sizeof(signal_)),
+        [this](const boost::system::error_code& error, std::size_t) {
+          if (error)
+            return;
+          // SIGHUP: a terminal that closes is no reason to stop the service.
+          if (signal_.ssi_signo != SIGHUP) {
+            std::fprintf(stderr, "pup: SIG%s: %s\n",
+                         sigabbrev_np(static_cast<int>(signal_.ssi_signo)),
+                         asked_to_stop_ ? "killing what is left"
+                                        : "stopping; again to kill");
+            asked_to_stop_ = true;
+            host_->shut_down();
+          }
+          wait_for_signal();
+        });
   }
 
   place place_;
@@ -158,17 +159,18 @@ private:
   caf::actor_system_config config_;
   std::optional<caf::actor_system> sys_;
   std::optional<host> host_;
-  publication publication_; // goes first: it refers to the actor system
+  publication publication_;  // goes first: it refers to the actor system
 };
 
-} // namespace
+}  // namespace
 
 exit_code run_supervisor(const command& what) {
   const auto file = what.config.empty() ? default_config() : what.config;
   if (file.empty())
-    return complain("run: no pup.json, pup.jsonc or config.json here; name a "
-                    "configuration",
-                    exit_code::usage);
+    return complain(
+        "run: no pup.json, pup.jsonc or config.json here; name a "
+        "configuration",
+        exit_code::usage);
   auto signals = take_signals();
   auto loaded = load_file(file);
   if (const auto* faults = std::get_if<std::vector<diagnostic>>(&loaded)) {
@@ -197,4 +199,4 @@ exit_code run_supervisor(const command& what) {
   return it.run();
 }
 
-} // namespace pup
+}  // namespace pup

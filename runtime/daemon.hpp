@@ -11,4 +11,4 @@ namespace pup {
 /// dispositions and mask, and the working folder, which belong to the process.
 exit_code run_supervisor(const command& what);
 
-} // namespace pup
+}  // namespace pup

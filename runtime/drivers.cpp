@@ -33,9 +33,9 @@ struct backend_emptied {
   std::uint64_t life = 0;
 };
 
-} // namespace
+}  // namespace
 
-} // namespace pup
+}  // namespace pup
 
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::process_begun)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::process_gone)
@@ -54,8 +54,7 @@ template <class Handle>
 class weak {
 public:
   weak() = default;
-  explicit weak(const Handle& x) : address_(x.address()) {
-  }
+  explicit weak(const Handle& x) : address_(x.address()) {}
 
   template <class Message>
   void send(Message x) const {
@@ -71,8 +70,8 @@ private:
 
 ending ending_from(const exit_status& status) {
   ending result;
-  result.what = status.signal != 0 ? ending::kind::signalled
-                                   : ending::kind::exited;
+  result.what =
+      status.signal != 0 ? ending::kind::signalled : ending::kind::exited;
   result.code = status.code;
   result.signal = status.signal;
   if (status.core)
@@ -85,10 +84,9 @@ class process_table : public std::enable_shared_from_this<process_table> {
 public:
   process_table(boost::asio::io_context& loop, launcher_options options,
                 weak<launcher_self> driver)
-    : driver_(std::move(driver)),
-      log_folder_(std::move(options.log_folder)),
-      children_(loop, std::move(options.environment), events()) {
-  }
+      : driver_(std::move(driver)),
+        log_folder_(std::move(options.log_folder)),
+        children_(loop, std::move(options.environment), events()) {}
 
   void launch(pup::launch request, weak<instance_actor> to) {
     owners_[request.id] = {request.life, std::move(to), 0};
@@ -173,7 +171,7 @@ private:
 
   weak<launcher_self> driver_;
   std::string log_folder_;
-  std::map<std::string, owner> owners_; // by instance id
+  std::map<std::string, owner> owners_;  // by instance id
   children children_;
 };
 
@@ -203,13 +201,12 @@ struct launcher_state {
   boost::asio::io_context* loop = nullptr;
   std::shared_ptr<process_table> table;
   std::map<caf::actor_addr, owned> owners;
-  std::map<std::int32_t, sample_point> samples; // by pid
+  std::map<std::int32_t, sample_point> samples;  // by pid
 
   template <class Function>
   void on_loop(Function f) {
-    boost::asio::post(*loop, [x = table, f = std::move(f)]() mutable {
-      f(*x);
-    });
+    boost::asio::post(*loop,
+                      [x = table, f = std::move(f)]() mutable { f(*x); });
   }
 
   std::vector<usage> take(const std::vector<std::int32_t>& pids);
@@ -217,8 +214,7 @@ struct launcher_state {
 
 // The percentage is that of the time since the previous sample of the process,
 // or since its start: no timer runs for it.
-std::vector<usage>
-launcher_state::take(const std::vector<std::int32_t>& pids) {
+std::vector<usage> launcher_state::take(const std::vector<std::int32_t>& pids) {
   const auto now = std::chrono::steady_clock::now();
   std::vector<usage> result;
   for (const auto& x : sample({pids.begin(), pids.end()})) {
@@ -228,8 +224,8 @@ launcher_state::take(const std::vector<std::int32_t>& pids) {
     const auto before = samples.find(x.pid);
     if (before != samples.end()) {
       const std::chrono::duration<double> passed = now - before->second.at;
-      const std::chrono::duration<double> used
-        = x.cpu_time - before->second.cpu_time;
+      const std::chrono::duration<double> used =
+          x.cpu_time - before->second.cpu_time;
       if (passed.count() > 0)
         u.cpu_percent = std::max(0.0, 100 * used.count() / passed.count());
       before->second = {now, x.cpu_time};
@@ -239,13 +235,13 @@ launcher_state::take(const std::vector<std::int32_t>& pids) {
   return result;
 }
 
-launcher_self::behavior_type
-launcher_behavior(launcher_self::stateful_pointer<launcher_state> self,
-                  boost::asio::io_context* loop, launcher_options options) {
+launcher_self::behavior_type launcher_behavior(
+    launcher_self::stateful_pointer<launcher_state> self,
+    boost::asio::io_context* loop, launcher_options options) {
   auto& state = self->state;
   state.table = std::make_shared<process_table>(
-    *loop, std::move(options),
-    weak<launcher_self>{caf::actor_cast<launcher_self>(self)});
+      *loop, std::move(options),
+      weak<launcher_self>{caf::actor_cast<launcher_self>(self)});
   state.loop = loop;
   self->set_default_handler(caf::drop);
   // Whoever loses its actor leaves no process behind.
@@ -254,33 +250,33 @@ launcher_behavior(launcher_self::stateful_pointer<launcher_state> self,
     const auto i = st.owners.find(message.source);
     if (i == st.owners.end())
       return;
-    st.on_loop([x = i->second](process_table& table) {
-      table.abandon(x.id, x.life);
-    });
+    st.on_loop(
+        [x = i->second](process_table& table) { table.abandon(x.id, x.life); });
     st.owners.erase(i);
   });
   return {
-    [self](launch& request, const instance_actor& owner) {
-      auto& st = self->state;
-      self->monitor(owner);
-      st.owners[owner.address()] = {request.id, request.life};
-      st.on_loop([request = std::move(request),
-                  to = weak<instance_actor>{owner}](process_table& x) mutable {
-        x.launch(std::move(request), std::move(to));
-      });
-    },
-    [self](send_signal& request) {
-      self->state.on_loop([request = std::move(request)](process_table& x) {
-        x.signal(request);
-      });
-    },
-    [self](const sample_usage& request) {
-      return self->state.take(request.pids);
-    },
-    [self](const process_begun& fact) {
-      self->state.samples[fact.pid] = {std::chrono::steady_clock::now(), {}};
-    },
-    [self](const process_gone& fact) { self->state.samples.erase(fact.pid); },
+      [self](launch& request, const instance_actor& owner) {
+        auto& st = self->state;
+        self->monitor(owner);
+        st.owners[owner.address()] = {request.id, request.life};
+        st.on_loop(
+            [request = std::move(request),
+             to = weak<instance_actor>{owner}](process_table& x) mutable {
+              x.launch(std::move(request), std::move(to));
+            });
+      },
+      [self](send_signal& request) {
+        self->state.on_loop([request = std::move(request)](process_table& x) {
+          x.signal(request);
+        });
+      },
+      [self](const sample_usage& request) {
+        return self->state.take(request.pids);
+      },
+      [self](const process_begun& fact) {
+        self->state.samples[fact.pid] = {std::chrono::steady_clock::now(), {}};
+      },
+      [self](const process_gone& fact) { self->state.samples.erase(fact.pid); },
   };
 }
 
@@ -292,7 +288,7 @@ struct proxy_state {
   static inline const char* name = "proxy";
 
   std::unique_ptr<proxy> plane;
-  std::map<std::string, weak<balancer_actor>> balancers; // by cluster
+  std::map<std::string, weak<balancer_actor>> balancers;  // by cluster
 };
 
 std::vector<backend> backends_of(const std::vector<backend_entry>& entries) {
@@ -327,55 +323,55 @@ std::string in_words(const listen_error& x, std::uint16_t port) {
   return x.code == EADDRINUSE ? describe_port_in_use(port) : to_string(x);
 }
 
-proxy_self::behavior_type
-proxy_behavior(proxy_self::stateful_pointer<proxy_state> self,
-               unsigned shards) {
+proxy_self::behavior_type proxy_behavior(
+    proxy_self::stateful_pointer<proxy_state> self, unsigned shards) {
   auto& state = self->state;
   // Called on a loop of the data plane.
   auto tell = [to = weak<proxy_self>{caf::actor_cast<proxy_self>(self)}](
-                const proxy_fact& fact) {
+                  const proxy_fact& fact) {
     to.send(backend_emptied{fact.key, fact.slot, fact.life});
   };
   state.plane = std::make_unique<proxy>(std::move(tell), shards);
   self->set_default_handler(caf::drop);
   return {
-    [self](const open_listener& request,
-           const balancer_actor& owner) -> caf::result<listener_opened> {
-      auto& st = self->state;
-      listener_options options;
-      options.host = request.spec.common_host;
-      options.port = request.spec.common_port;
-      options.strategy = request.spec.strategy;
-      options.max_connections = request.spec.max_connections;
-      options.idle_timeout = request.spec.idle_timeout;
-      options.connect_timeout = request.spec.connect_timeout;
-      const auto result = st.plane->listen(request.cluster, options);
-      if (!result)
-        return make_error(fault::port_refused,
-                          in_words(*result.error, options.port));
-      st.balancers[request.cluster] = weak<balancer_actor>{owner};
-      return listener_opened{result.port};
-    },
-    [self](const publish_backends& request) {
-      self->state.plane->publish(request.cluster, backends_of(request.backends));
-    },
-    [self](const close_listener& request) {
-      self->state.plane->close(request.cluster);
-    },
-    [self](const get_traffic& request) {
-      const auto& plane = *self->state.plane;
-      return traffic_of(plane.totals(request.cluster),
-                        plane.port(request.cluster));
-    },
-    [self](const backend_emptied& fact) {
-      const auto i = self->state.balancers.find(fact.cluster);
-      if (i != self->state.balancers.end())
-        i->second.send(backend_idle{fact.slot, fact.life});
-    },
+      [self](const open_listener& request,
+             const balancer_actor& owner) -> caf::result<listener_opened> {
+        auto& st = self->state;
+        listener_options options;
+        options.host = request.spec.common_host;
+        options.port = request.spec.common_port;
+        options.strategy = request.spec.strategy;
+        options.max_connections = request.spec.max_connections;
+        options.idle_timeout = request.spec.idle_timeout;
+        options.connect_timeout = request.spec.connect_timeout;
+        const auto result = st.plane->listen(request.cluster, options);
+        if (!result)
+          return make_error(fault::port_refused,
+                            in_words(*result.error, options.port));
+        st.balancers[request.cluster] = weak<balancer_actor>{owner};
+        return listener_opened{result.port};
+      },
+      [self](const publish_backends& request) {
+        self->state.plane->publish(request.cluster,
+                                   backends_of(request.backends));
+      },
+      [self](const close_listener& request) {
+        self->state.plane->close(request.cluster);
+      },
+      [self](const get_traffic& request) {
+        const auto& plane = *self->state.plane;
+        return traffic_of(plane.totals(request.cluster),
+                          plane.port(request.cluster));
+      },
+      [self](const backend_emptied& fact) {
+        const auto i = self->state.balancers.find(fact.cluster);
+        if (i != self->state.balancers.end())
+          i->second.send(backend_idle{fact.slot, fact.life});
+      },
   };
 }
 
-} // namespace
+}  // namespace
 
 launcher_actor spawn_launcher(caf::actor_system& sys,
                               boost::asio::io_context& loop,
@@ -387,4 +383,4 @@ proxy_actor spawn_proxy(caf::actor_system& sys, unsigned shards) {
   return sys.spawn(proxy_behavior, shards);
 }
 
-} // namespace pup
+}  // namespace pup

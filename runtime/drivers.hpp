@@ -3,10 +3,10 @@
 // Commands are posted down to the loop, facts are sent up; nothing is shared.
 #pragma once
 
+#include "pup/actors/protocol.hpp"
+
 #include <string>
 #include <vector>
-
-#include "pup/actors/protocol.hpp"
 
 namespace boost::asio {
 class io_context;
@@ -31,4 +31,4 @@ launcher_actor spawn_launcher(caf::actor_system& sys,
 /// `shards`: threads that carry bytes.
 proxy_actor spawn_proxy(caf::actor_system& sys, unsigned shards);
 
-} // namespace pup
+}  // namespace pup

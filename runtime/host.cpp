@@ -26,10 +26,10 @@ constexpr intensity root_intensity{10, std::chrono::seconds(60)};
 /// A thread that runs an io_context until destruction.
 class loop_thread {
 public:
-  loop_thread() : work_(loop_.get_executor()), thread_([this] { loop_.run(); }) {
-  }
+  loop_thread()
+      : work_(loop_.get_executor()), thread_([this] { loop_.run(); }) {}
   ~loop_thread() {
-    work_.reset(); // ends when the last handler has run
+    work_.reset();  // ends when the last handler has run
     thread_.join();
   }
   loop_thread(const loop_thread&) = delete;
@@ -41,7 +41,8 @@ public:
 
 private:
   boost::asio::io_context loop_{1};
-  boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_;
+  boost::asio::executor_work_guard<boost::asio::io_context::executor_type>
+      work_;
   std::thread thread_;
 };
 
@@ -64,27 +65,24 @@ void end_and_wait(caf::actor_system& sys, Handle& x) {
   x = nullptr;
 }
 
-} // namespace
+}  // namespace
 
 class host::impl {
 public:
   impl(caf::actor_system& sys, pup_spec spec, host_options options)
-    : sys_(sys) {
+      : sys_(sys) {
     if (const auto faults = check(spec); !faults.empty())
       throw std::invalid_argument(faults.front());
     if (options.environment.empty())
       options.environment = own_environment();
-    world_.launcher
-      = spawn_launcher(sys_, loop_.loop(),
-                       {std::move(options.environment),
-                        std::move(options.log_folder)});
+    world_.launcher = spawn_launcher(
+        sys_, loop_.loop(),
+        {std::move(options.environment), std::move(options.log_folder)});
     world_.proxy = spawn_proxy(sys_, options.shards);
     root_ = spawn_supervisor(sys_, tree(spec, options));
     if (options.on_end)
-      root_->attach_functor(
-        [f = std::move(options.on_end)](const caf::error& reason) {
-          f(reason);
-        });
+      root_->attach_functor([f = std::move(options.on_end)](
+                                const caf::error& reason) { f(reason); });
   }
 
   ~impl() {
@@ -97,13 +95,13 @@ public:
     control_actor result;
     caf::scoped_actor self{sys_};
     self->request(root_, caf::infinite, which_children{})
-      .receive(
-        [&](const std::vector<child_info>& children) {
-          for (const auto& x : children)
-            if (x.id == "control")
-              result = caf::actor_cast<control_actor>(x.handle);
-        },
-        [](const caf::error&) {});
+        .receive(
+            [&](const std::vector<child_info>& children) {
+              for (const auto& x : children)
+                if (x.id == "control")
+                  result = caf::actor_cast<control_actor>(x.handle);
+            },
+            [](const caf::error&) {});
     return result;
   }
 
@@ -145,7 +143,7 @@ private:
     result.start = [args, announce = options.on_control](start_context& x) {
       auto mine = args;
       mine.root = caf::actor_cast<supervisor_actor>(
-        caf::actor_cast<caf::strong_actor_ptr>(x.self));
+          caf::actor_cast<caf::strong_actor_ptr>(x.self));
       const auto actor = spawn_control(x.self, std::move(mine));
       if (announce)
         announce(actor);
@@ -154,20 +152,21 @@ private:
     return result;
   }
 
-  child_spec unit_child(const std::string& supervisor, const process_spec& spec) {
+  child_spec unit_child(const std::string& supervisor,
+                        const process_spec& spec) {
     cluster_args args;
     args.spec = spec;
     args.supervisor = supervisor;
     args.world = world_;
     child_spec result;
     result.id = unit_child_id(spec.id);
-    result.shutdown = std::nullopt; // it has deadlines of its own
+    result.shutdown = std::nullopt;  // it has deadlines of its own
     result.start = [args](start_context& x) {
       auto mine = args;
       mine.kept = x.kept;
       mine.seed = std::random_device{}();
       return caf::actor_cast<caf::strong_actor_ptr>(
-        spawn_cluster(x.self, std::move(mine)));
+          spawn_cluster(x.self, std::move(mine)));
     };
     return result;
   }
@@ -180,8 +179,7 @@ private:
 };
 
 host::host(caf::actor_system& sys, pup_spec spec, host_options options)
-  : impl_(std::make_unique<impl>(sys, std::move(spec), std::move(options))) {
-}
+    : impl_(std::make_unique<impl>(sys, std::move(spec), std::move(options))) {}
 
 host::~host() = default;
 
@@ -197,4 +195,4 @@ void host::stop() {
   impl_->stop();
 }
 
-} // namespace pup
+}  // namespace pup

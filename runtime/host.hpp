@@ -12,12 +12,12 @@
 // that is process-wide is touched: no signal handler, no working folder.
 #pragma once
 
+#include "pup/actors/protocol.hpp"
+
 #include <functional>
 #include <memory>
 #include <string>
 #include <vector>
-
-#include "pup/actors/protocol.hpp"
 
 namespace pup {
 
@@ -69,4 +69,4 @@ private:
   std::unique_ptr<impl> impl_;
 };
 
-} // namespace pup
+}  // namespace pup

@@ -54,7 +54,7 @@ std::string program_problem(const std::string& program,
 std::uint32_t usable_processors() {
   cpu_set_t set;
   if (::sched_getaffinity(0, sizeof(set), &set) != 0)
-    return 1; // more than 1024 processors: "max" then means one
+    return 1;  // more than 1024 processors: "max" then means one
   return static_cast<std::uint32_t>(std::max(1, CPU_COUNT(&set)));
 }
 
@@ -67,12 +67,11 @@ load_result failed(const std::string& path, std::string problem,
   return std::vector<diagnostic>{std::move(fault)};
 }
 
-} // namespace
+}  // namespace
 
 world real_world() {
   world result;
-  result.variable
-    = [](const std::string& name) -> std::optional<std::string> {
+  result.variable = [](const std::string& name) -> std::optional<std::string> {
     const auto* value = std::getenv(name.c_str());
     return value != nullptr ? std::optional<std::string>{value} : std::nullopt;
   };
@@ -119,4 +118,4 @@ load_result load_file(const std::string& path) {
   return load(text, path, folder.string(), real_world());
 }
 
-} // namespace pup
+}  // namespace pup

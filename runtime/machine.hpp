@@ -1,12 +1,12 @@
 // The machine as config/load.hpp asks about it.
 #pragma once
 
+#include "pup/config/load.hpp"
+
 #include <optional>
 #include <string>
 #include <variant>
 #include <vector>
-
-#include "pup/config/load.hpp"
 
 namespace pup {
 
@@ -21,4 +21,4 @@ load_result load_file(const std::string& path);
 /// none.
 std::string canonical(const std::string& path);
 
-} // namespace pup
+}  // namespace pup

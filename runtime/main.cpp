@@ -22,7 +22,7 @@ pup::exit_code carry_out(const pup::command& what) {
   }
 }
 
-} // namespace
+}  // namespace
 
 int main(int argc, char** argv) {
   try {
@@ -30,10 +30,11 @@ int main(int argc, char** argv) {
       // A folder may well have the name of a process.
       std::error_code ignored;
       const auto kind = std::filesystem::status(path, ignored);
-      return std::filesystem::exists(kind) && !std::filesystem::is_directory(kind);
+      return std::filesystem::exists(kind)
+             && !std::filesystem::is_directory(kind);
     };
-    const auto parsed
-      = pup::parse({argv + (argc > 0 ? 1 : 0), argv + argc}, is_file);
+    const auto parsed =
+        pup::parse({argv + (argc > 0 ? 1 : 0), argv + argc}, is_file);
     if (const auto* error = std::get_if<pup::usage_error>(&parsed)) {
       std::fprintf(stderr, "%s\n", error->text.c_str());
       return static_cast<int>(pup::exit_code::usage);

@@ -304,7 +304,8 @@ public:
   listener_traffic totals(const std::string& key) {
     const std::lock_guard lock(mutex_);
     const auto found = entries_.find(key);
-    return found == entries_.end() ? listener_traffic{} : found->second.totals();
+    return found == entries_.end() ? listener_traffic{}
+                                   : found->second.totals();
   }
 
 private:

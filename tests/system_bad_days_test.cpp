@@ -48,9 +48,9 @@ pup::unique_fd occupy(std::uint16_t port) {
   address.sin_family = AF_INET;
   address.sin_port = htons(port);
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  REQUIRE(::bind(fd.get(), reinterpret_cast<sockaddr*>(&address),
-                 sizeof address)
-          == 0);
+  REQUIRE(
+      ::bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address)
+      == 0);
   REQUIRE(::listen(fd.get(), 8) == 0);
   return fd;
 }
@@ -103,9 +103,8 @@ SCENARIO("a process that ends at once, for ever, uses up its restarts") {
   box.write("config.json", config({R"({"id": "short", "cmd": "exit 3",
     "restartLimit": 2, "restartDelayMs": 1})"}));
   box.pup({"start", "config.json"});
-  CHECK(wait_until([&] {
-    return text_of(box.unit("short").at("state")) == "exhausted";
-  }));
+  CHECK(wait_until(
+      [&] { return text_of(box.unit("short").at("state")) == "exhausted"; }));
   const auto now = box.unit("short");
   CHECK(now.at("exitCode") == 3);
   CHECK(now.at("restarts") == 2);
@@ -113,7 +112,8 @@ SCENARIO("a process that ends at once, for ever, uses up its restarts") {
   CHECK(box.end() == "");
 }
 
-SCENARIO("a process that ignores the stop signal is killed, with its children") {
+SCENARIO(
+    "a process that ignores the stop signal is killed, with its children") {
   sandbox box;
   box.write("config.json", config({R"({"id": "deaf", "terminateTimeout": 0.2,
     "cmd": "trap '' TERM; sleep 1000 & sleep 1000 & wait; wait"})"}));
@@ -142,8 +142,7 @@ SCENARIO("no client notices an instance that closes its port but lives") {
 SCENARIO("an instance that never gets ready is a failure with a reason") {
   sandbox box;
   const port_range ports{3};
-  box.write("config.json",
-            config({web(ports, 1, {}, R"("readyTimeoutMs": 300,
+  box.write("config.json", config({web(ports, 1, {}, R"("readyTimeoutMs": 300,
               "env": {"START_DELAY_MS": "600000"})")}));
   const auto started = box.pup({"start", "config.json"});
   CHECK(started.code == 1);
