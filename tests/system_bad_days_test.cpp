@@ -143,6 +143,7 @@ SCENARIO("an instance that never gets ready is a failure with a reason") {
   sandbox box;
   const port_range ports{3};
   box.write("config.json", config({web(ports, 1, {}, R"("readyTimeoutMs": 300,
+              "terminateTimeout": 0.2,
               "env": {"START_DELAY_MS": "600000"})")}));
   const auto started = box.pup({"start", "config.json"});
   CHECK(started.code == 1);
