@@ -61,8 +61,9 @@ struct balancer_state {
   std::vector<backend_entry> backends;
   std::map<backend_key, std::uint64_t> drains;  // running ones, by number
   std::uint64_t drain_count = 0;
-  bool wanted = true;     // to listen
-  bool inherited = true;  // no snapshot yet: drains may be an earlier life's
+  std::uint64_t number = 0;  // of the snapshot
+  bool wanted = true;        // to listen
+  bool inherited = true;     // no snapshot yet: drains may be an earlier life's
   std::uint64_t attempt = 0;  // to open; tells a retry that is still wanted
   std::chrono::milliseconds retry = first_retry;
 
@@ -102,6 +103,31 @@ struct balancer_state {
             });
   }
 
+  // The former listener may wait for its port: then that wait goes on.
+  caf::result<void> retune(cluster_spec spec) {
+    if (!wanted) {
+      args.spec = std::move(spec);
+      return caf::unit;
+    }
+    const auto mine = ++attempt;
+    caf::response_promise promise = self->make_response_promise();
+    self->request(args.proxy, open_timeout, open_listener{args.cluster, spec},
+                  caf::actor_cast<balancer_actor>(self))
+        .then(
+            [this, mine, promise, spec](const listener_opened&) mutable {
+              args.spec = std::move(spec);
+              if (mine == attempt)
+                opened();
+              promise.deliver(caf::unit);
+            },
+            [this, mine, promise](caf::error& why) mutable {
+              if (mine == attempt)
+                open();
+              promise.deliver(std::move(why));
+            });
+    return promise;
+  }
+
   void opened() {
     retry = first_retry;
     publish();
@@ -115,18 +141,26 @@ struct balancer_state {
   }
 
   void publish() {
-    self->send(args.proxy, publish_backends{args.cluster, backends});
+    // A proxy that goes away publishes nothing; its end is the balancer's.
+    self->request(args.proxy, caf::infinite,
+                  publish_backends{args.cluster, backends})
+        .then([this, mine = number] { tell_parent(backends_assigned{mine}); },
+              [](const caf::error&) {
+                // nothing is in effect, nothing is told
+              });
   }
 
-  void assign(std::vector<backend_entry> snapshot) {
-    backends = std::move(snapshot);
+  void assign(assign_backends snapshot) {
+    number = snapshot.number;
+    backends = std::move(snapshot.backends);
     std::map<backend_key, std::uint64_t> still;
-    for (const auto& x : backends) {
+    for (auto& x : backends) {
       if (!x.draining)
         continue;
       const backend_key key{x.slot, x.life};
       const auto known = drains.find(key);
-      still[key] = known != drains.end() ? known->second : begin_drain(key);
+      x.drain = known != drains.end() ? known->second : begin_drain(key);
+      still[key] = x.drain;
     }
     drains = std::move(still);
     publish();
@@ -141,11 +175,14 @@ struct balancer_state {
     return drain_count;
   }
 
+  // Of a drain that was called off and has begun again it may be late.
   void idle(const backend_idle& fact) {
-    drained({fact.slot, fact.life}, 0);
+    const auto known = drains.find({fact.slot, fact.life});
+    if (known != drains.end() && known->second == fact.drain)
+      drained(known->first, 0);
   }
 
-  void drained(const backend_key& key, std::uint64_t cut) {
+  void drained(backend_key key, std::uint64_t cut) {
     if (drains.erase(key) > 0)
       tell_parent(backend_drained{key.first, key.second, cut});
   }
@@ -202,7 +239,7 @@ self_actor::behavior_type balancer_behavior(balancer_state::pointer self,
   state.self = self;
   state.args = std::move(args);
   state.parent = parent.address();
-  self->monitor(parent);
+  monitor_for_life(self, parent);
   self->set_default_handler(caf::drop);
   self->set_down_handler([self](caf::scheduled_actor*, caf::down_msg&) {
     self->quit(caf::exit_reason::kill);
@@ -218,10 +255,14 @@ self_actor::behavior_type balancer_behavior(balancer_state::pointer self,
   state.wanted ? state.open() : state.close();
   return {
       [self](assign_backends& snapshot) {
-        self->state.assign(std::move(snapshot.backends));
+        self->state.assign(std::move(snapshot));
       },
       [self](const set_listening& x) { self->state.set_open(x.open); },
+      [self](retune_listener& x) {
+        return self->state.retune(std::move(x.spec));
+      },
       [self](const backend_idle& fact) { self->state.idle(fact); },
+      [self](const backend_reachable& fact) { self->state.tell_parent(fact); },
       [self](const get_traffic&) {
         return self->delegate(self->state.args.proxy,
                               get_traffic{self->state.args.cluster});

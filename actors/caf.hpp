@@ -44,3 +44,18 @@ typename Inspector::result_type inspect(Inspector& f, std::optional<T>& x) {
 #include <caf/actor_system_config.hpp>
 #include <caf/all.hpp>
 #include <caf/allowed_unsafe_message_type.hpp>
+
+namespace pup {
+
+/// As self->monitor(whom), and undone when `self` ends. CAF takes the record of
+/// a monitor out of `whom` only when that one ends, and with the record stays
+/// the memory of the observer: 2.4 KiB for each life of each process, as
+/// instances come and go while their cluster and launcher stay.
+template <class Handle>
+void monitor_for_life(caf::local_actor* self, const Handle& whom) {
+  const auto address = caf::actor_cast<caf::actor_addr>(whom);
+  self->monitor(whom);
+  self->attach_functor([self, address] { self->demonitor(address); });
+}
+
+}  // namespace pup

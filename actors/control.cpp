@@ -1,5 +1,10 @@
+#include "pup/actors/applying.hpp"
+#include "pup/actors/pledge.hpp"
 #include "pup/actors/selector.hpp"
+#include "pup/actors/sequence.hpp"
+#include "pup/actors/slot.hpp"
 #include "pup/actors/spawn.hpp"
+#include "pup/actors/supervisor.hpp"
 #include "pup/config/load.hpp"
 
 #include <algorithm>
@@ -8,9 +13,14 @@
 #include <memory>
 #include <utility>
 
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::pup_spec)
+
 namespace pup {
 
 namespace {
+
+// A disk that is stuck must not keep the answer from anyone.
+constexpr std::chrono::seconds settle_timeout{5};
 
 // Units answer a status at once; one that does not within this time is shown
 // as failed rather than keeping the status of the others.
@@ -23,44 +33,6 @@ struct unit_ref {
   cluster_actor handle;
   run_state state = run_state::failed;
   std::string reason = "its actor does not answer";
-};
-
-/// Answers a request, with an error if nobody else does: whoever asked is not
-/// left waiting when this actor fails.
-template <class T>
-class pledge {
-public:
-  explicit pledge(caf::typed_response_promise<T> promise)
-      : shared_(std::make_shared<shared>(std::move(promise))) {}
-
-  void keep(T value) const {
-    shared_->promise.deliver(std::move(value));
-    shared_->kept = true;
-  }
-  void refuse(caf::error why) const {
-    shared_->promise.deliver(std::move(why));
-    shared_->kept = true;
-  }
-  void refuse(fault code, std::string text) const {
-    refuse(make_error(code, std::move(text)));
-  }
-
-private:
-  struct shared {
-    explicit shared(caf::typed_response_promise<T> x) : promise(std::move(x)) {}
-    shared(const shared&) = delete;
-    shared& operator=(const shared&) = delete;
-    ~shared() {
-      if (!kept)
-        promise.deliver(
-            make_error(fault::actor_failed, "the control actor has ended"));
-    }
-
-    caf::typed_response_promise<T> promise;
-    bool kept = false;
-  };
-
-  std::shared_ptr<shared> shared_;
 };
 
 struct control_state {
@@ -85,6 +57,13 @@ struct control_state {
   };
   std::deque<scale_request> scales;
   bool judging = false;
+  // One at a time: each sees what its predecessor has left.
+  struct apply_request {
+    apply wanted;
+    pledge<apply_report> answer;
+  };
+  std::deque<apply_request> applies;
+  bool applying = false;
 
   void with_units(units_function done, error_function failed);
   void with_status(status_function done, error_function failed);
@@ -92,6 +71,8 @@ struct control_state {
   caf::result<supervisor_status> status(const get_status& request);
   void add_usage(supervisor_status status,
                  const pledge<supervisor_status>& answer);
+  template <class T>
+  void keep_when_settled(const pledge<T>& answer, T value);
   caf::result<scale_report> scale_unit(const scale& request);
   void judge_next();
   void judge(const scale_request& request, const std::vector<unit_ref>& refs,
@@ -99,15 +80,37 @@ struct control_state {
   std::vector<std::string> faults_of(const scale& request,
                                      const std::vector<unit_status>& now) const;
   caf::result<report> operate_on(const operate& request);
-  void operate_on(const operate& request, const std::vector<target>& chosen,
-                  const std::vector<unit_ref>& refs,
-                  const pledge<report>& answer);
+  template <class Make>
+  void tell_all(const std::vector<target>& chosen,
+                const std::vector<unit_ref>& refs, Make make,
+                std::function<void(std::vector<report>)> done);
+  struct running_sequence;
+  void begin_sequence(const operate& request, const std::vector<target>& chosen,
+                      const std::vector<unit_ref>& refs,
+                      const std::vector<unit_status>& units,
+                      const pledge<report>& answer);
+  void next_stage(const std::shared_ptr<running_sequence>& x);
+  caf::result<report> signal(const signal_units& request);
+  caf::result<history_report> history_of(const get_history& request);
+  caf::result<apply_report> apply_text(apply& request);
+  void apply_next();
+  void apply_to(const pup_spec& wanted, const std::vector<unit_status>& units);
+  void answer_apply(apply_report answer);
+  void refuse_apply(caf::error why);
+  void now_runs(const std::string& file);
+  void remember();
   terminating shut_down();
   caf::error going_down() const {
     return make_error(fault::shutting_down,
                       "'" + args.identity.name + "' is shutting down");
   }
 };
+
+bool is_among(const std::string& id, const std::vector<child_info>& children) {
+  return std::any_of(
+      children.begin(), children.end(),
+      [id = unit_child_id(id)](const child_info& x) { return x.id == id; });
+}
 
 // What the root says about a unit. One it has forgotten was temporary, and gave
 // up.
@@ -152,6 +155,14 @@ const unit_ref& ref_of(const std::vector<unit_ref>& refs,
                        [&](const unit_ref& x) { return x.id == unit; });
 }
 
+report joined(std::vector<report> all) {
+  report whole;
+  for (auto& x : all)
+    std::move(x.outcomes.begin(), x.outcomes.end(),
+              std::back_inserter(whole.outcomes));
+  return whole;
+}
+
 /// Collects n answers that may come in any order, then calls `done`.
 template <class T>
 class gathering {
@@ -175,12 +186,15 @@ private:
 };
 
 void control_state::with_units(units_function done, error_function failed) {
-  self->request(args.root, status_timeout, which_children{})
+  // Without a limit of its own: the root has much to write down while hundreds
+  // start, and whoever asks has one.
+  self->request(args.root, caf::infinite, which_children{})
       .then(
           [this, done = std::move(done)](std::vector<child_info>& children) {
             std::vector<unit_ref> refs;
             for (const auto& unit : args.spec.processes)
-              refs.push_back(unit_of(unit.id, children));
+              if (!applying || is_among(unit.id, children))
+                refs.push_back(unit_of(unit.id, children));
             done(std::move(refs));
           },
           [failed = std::move(failed)](caf::error& why) {
@@ -244,6 +258,8 @@ caf::result<supervisor_status> control_state::status(
             std::chrono::duration_cast<std::chrono::milliseconds>(
                 self->clock().now() - args.started)
                 .count();
+        if (args.warnings)
+          result.warnings = args.warnings();
         const auto chosen = select(id.empty() ? "all" : id, units);
         if (chosen.empty() && !id.empty())
           return answer.refuse(fault::no_such_id, unknown_id(id, units));
@@ -276,12 +292,34 @@ void control_state::add_usage(supervisor_status status,
                 if (const auto i = by_pid.find(x.pid); i != by_pid.end()) {
                   x.rss_bytes = i->second->rss_bytes;
                   x.cpu_percent = i->second->cpu_percent;
+                  x.log_lost_lines = i->second->log_lost_lines;
+                  x.log_lost_bytes = i->second->log_lost_bytes;
                 }
             answer.keep(std::move(*shared));
           },
           [shared, answer](const caf::error&) {
             answer.keep(std::move(*shared));  // without them, rather than never
           });
+}
+
+// -- what is done stays done --------------------------------------------------
+
+/// Units have sent the root what they keep before they answered, so the memory
+/// knows it once the root has answered, too.
+template <class T>
+void control_state::keep_when_settled(const pledge<T>& answer, T value) {
+  if (!args.memory)
+    return answer.keep(std::move(value));
+  auto shared = std::make_shared<T>(std::move(value));
+  const auto done = [shared, answer] { answer.keep(std::move(*shared)); };
+  const auto anyway = [done](const caf::error&) { done(); };
+  self->request(args.root, settle_timeout, which_children{})
+      .then(
+          [this, done, anyway](const std::vector<child_info>&) {
+            self->request(args.memory, settle_timeout, settle{})
+                .then(done, anyway);
+          },
+          anyway);
 }
 
 // -- scale --------------------------------------------------------------------
@@ -360,7 +398,8 @@ void control_state::judge(const scale_request& request,
   if (const auto faults = faults_of(wanted, units); !faults.empty())
     return answer.refuse(fault::bad_request, faults.front());
   self->request(unit.handle, caf::infinite, std::move(wanted))
-      .then([answer](scale_report& x) { answer.keep(std::move(x)); },
+      .then([this, answer](
+                scale_report& x) { keep_when_settled(answer, std::move(x)); },
             [answer](caf::error& why) { answer.refuse(std::move(why)); });
 }
 
@@ -378,24 +417,160 @@ caf::result<report> control_state::operate_on(const operate& request) {
         if (chosen.empty() && request.selector != "all")
           return answer.refuse(fault::no_such_id,
                                unknown_id(request.selector, units));
-        operate_on(request, chosen, refs, answer);
+        begin_sequence(request, chosen, refs, units, answer);
       },
       [answer](caf::error why) { answer.refuse(std::move(why)); });
   return promise;
 }
 
-void control_state::operate_on(const operate& request,
-                               const std::vector<target>& chosen,
-                               const std::vector<unit_ref>& refs,
-                               const pledge<report>& answer) {
-  auto answers = std::make_shared<gathering<report>>(
-      chosen.size(), [answer](std::vector<report> all) {
-        report whole;
-        for (auto& x : all)
-          std::move(x.outcomes.begin(), x.outcomes.end(),
-                    std::back_inserter(whole.outcomes));
-        answer.keep(std::move(whole));
+struct control_state::running_sequence {
+  sequence stages;
+  std::size_t next = 0;
+  bool wait = true;
+  std::string caller;
+  std::vector<unit_ref> refs;
+  report whole;
+  std::function<void(report)> done;
+};
+
+void control_state::begin_sequence(const operate& request,
+                                   const std::vector<target>& chosen,
+                                   const std::vector<unit_ref>& refs,
+                                   const std::vector<unit_status>& units,
+                                   const pledge<report>& answer) {
+  auto x = std::make_shared<running_sequence>();
+  x->stages = sequence_of(args.spec, request.what, chosen, units);
+  x->wait = request.wait;
+  x->caller = request.caller;
+  x->refs = refs;
+  x->done = [this, answer](report whole) {
+    keep_when_settled(answer, std::move(whole));
+  };
+  // Who does not want to wait gets an answer, but the stages have to.
+  if (request.what == verb::stop && !request.wait && x->stages.size() > 1) {
+    report begun;
+    for (const auto& y : chosen)
+      begun.outcomes.push_back(
+          {y.slot == 0 ? y.unit : instance_id(y.unit, y.slot), true, "begun"});
+    answer.keep(std::move(begun));
+    x->wait = true;
+    x->done = [](const report&) {};
+  }
+  next_stage(x);
+}
+
+void control_state::next_stage(const std::shared_ptr<running_sequence>& x) {
+  if (x->next == x->stages.size())
+    return x->done(std::move(x->whole));
+  const auto& stage = x->stages[x->next++];
+  std::vector<target> targets;
+  for (const auto& y : stage)
+    targets.push_back(y.to);
+  tell_all(
+      targets, x->refs,
+      [&](std::size_t i) {
+        operate_unit order{stage[i].what, stage[i].to.slot,
+                           x->wait && !stage[i].ahead, x->caller};
+        if (order.what == verb::reload)
+          order.spares = spare_ports_of(stage[i].to.unit, args.spec);
+        return order;
+      },
+      [this, x, &stage](std::vector<report> all) {
+        for (std::size_t i = 0; i < all.size(); ++i)
+          for (auto& y : all[i].outcomes) {
+            if (stage[i].ahead)
+              continue;
+            if (!stage[i].note.empty())
+              y.text += "; " + stage[i].note;
+            x->whole.outcomes.push_back(std::move(y));
+          }
+        next_stage(x);
       });
+}
+
+caf::result<report> control_state::signal(const signal_units& request) {
+  if (stopping)
+    return going_down();
+  auto promise = self->make_response_promise<report>();
+  const pledge<report> answer{promise};
+  with_status(
+      [this, answer, request](const std::vector<unit_ref>& refs,
+                              const std::vector<unit_status>& units) {
+        const auto chosen = select(request.selector, units);
+        if (chosen.empty() && request.selector != "all")
+          return answer.refuse(fault::no_such_id,
+                               unknown_id(request.selector, units));
+        tell_all(
+            chosen, refs,
+            [request, chosen](std::size_t i) {
+              return signal_slots{chosen[i].slot, request.signal,
+                                  request.caller};
+            },
+            [answer](std::vector<report> all) {
+              answer.keep(joined(std::move(all)));
+            });
+      },
+      [answer](caf::error why) { answer.refuse(std::move(why)); });
+  return promise;
+}
+
+// -- history ------------------------------------------------------------------
+
+caf::result<history_report> control_state::history_of(
+    const get_history& request) {
+  auto promise = self->make_response_promise<history_report>();
+  const pledge<history_report> answer{promise};
+  const auto ask = [this, answer](const std::vector<target>& chosen,
+                                  const std::vector<unit_ref>& refs,
+                                  const std::vector<unit_status>& units) {
+    auto answers = std::make_shared<gathering<history_report>>(
+        chosen.size(), [answer](std::vector<history_report> all) {
+          history_report whole;
+          for (auto& x : all)
+            std::move(x.instances.begin(), x.instances.end(),
+                      std::back_inserter(whole.instances));
+          answer.keep(std::move(whole));
+        });
+    for (std::size_t i = 0; i < chosen.size(); ++i) {
+      const auto& unit = ref_of(refs, chosen[i].unit);
+      // Whoever has no actor has no history, but a state.
+      history_report bare;
+      for (const auto& x : units)
+        if (x.id == unit.id)
+          bare.instances.push_back({x.id, x.state, x.reason, {}, {}, 0});
+      if (!unit.handle) {
+        answers->put(i, std::move(bare));
+        continue;
+      }
+      self->request(unit.handle, status_timeout,
+                    get_unit_history{chosen[i].slot})
+          .then(
+              [answers, i](history_report& x) {
+                answers->put(i, std::move(x));
+              },
+              [answers, i, bare](const caf::error&) { answers->put(i, bare); });
+    }
+  };
+  with_status(
+      [answer, ask, id = request.selector](
+          const std::vector<unit_ref>& refs,
+          const std::vector<unit_status>& units) {
+        const auto chosen = select(id, units);
+        if (chosen.empty() && id != "all")
+          return answer.refuse(fault::no_such_id, unknown_id(id, units));
+        ask(chosen, refs, units);
+      },
+      [answer](caf::error why) { answer.refuse(std::move(why)); });
+  return promise;
+}
+
+/// Sends what `make` makes for a target to each unit and gathers the reports.
+template <class Make>
+void control_state::tell_all(const std::vector<target>& chosen,
+                             const std::vector<unit_ref>& refs, Make make,
+                             std::function<void(std::vector<report>)> done) {
+  auto answers =
+      std::make_shared<gathering<report>>(chosen.size(), std::move(done));
   for (std::size_t i = 0; i < chosen.size(); ++i) {
     const auto& x = chosen[i];
     const auto& unit = ref_of(refs, x.unit);
@@ -408,8 +583,7 @@ void control_state::operate_on(const operate& request,
       answers->put(i, failed(unit.reason));
       continue;
     }
-    self->request(unit.handle, caf::infinite,
-                  operate_unit{request.what, x.slot, request.wait})
+    self->request(unit.handle, caf::infinite, make(i))
         .then([answers, i](report& y) { answers->put(i, std::move(y)); },
               [answers, i, failed](const caf::error& why) {
                 answers->put(i, failed(text_of(why)));
@@ -417,17 +591,139 @@ void control_state::operate_on(const operate& request,
   }
 }
 
+// -- apply --------------------------------------------------------------------
+
+caf::result<apply_report> control_state::apply_text(apply& request) {
+  if (stopping)
+    return going_down();
+  auto promise = self->make_response_promise<apply_report>();
+  applies.push_back({std::move(request), pledge<apply_report>{promise}});
+  if (applies.size() == 1)
+    apply_next();
+  return promise;
+}
+
+// The first of the queue is at work.
+void control_state::apply_next() {
+  if (applies.empty())
+    return;
+  const auto& request = applies.front();
+  if (!args.load)
+    return refuse_apply(make_error(
+        fault::bad_request, "'" + args.identity.name
+                                + "' cannot read configurations: it is part of "
+                                  "another program"));
+  auto loaded = args.load(request.wanted);
+  if (const auto* faults = std::get_if<std::vector<diagnostic>>(&loaded)) {
+    apply_report answer;
+    for (const auto& x : *faults)
+      answer.faults.push_back(to_string(x));
+    return answer_apply(std::move(answer));
+  }
+  auto wanted =
+      std::make_shared<pup_spec>(std::move(std::get<pup_spec>(loaded)));
+  if (wanted->name != args.spec.name)
+    return answer_apply(
+        {{request.wanted.file + ": name: '" + wanted->name + "' is not '"
+          + args.spec.name + "', which runs; start it with pup start"},
+         {},
+         {}});
+  with_status(
+      [this, wanted](const std::vector<unit_ref>&,
+                     const std::vector<unit_status>& units) {
+        apply_to(*wanted, units);
+      },
+      [this](caf::error why) { refuse_apply(std::move(why)); });
+}
+
+void control_state::apply_to(const pup_spec& wanted,
+                             const std::vector<unit_status>& units) {
+  std::map<std::string, std::uint32_t> desired;
+  for (const auto& x : units)
+    if (x.is_cluster)
+      desired[x.id] = x.desired;
+  auto change = change_of(args.spec, wanted, desired);
+  apply_report answer;
+  answer.plan = plan_of(change);
+  const auto& request = applies.front();
+  if (request.wanted.dry_run)
+    return answer_apply(std::move(answer));
+  if (answer.plan.empty()) {
+    now_runs(path_of(request.wanted));
+    return answer_apply(std::move(answer));
+  }
+  if (!request.wanted.wait)
+    request.answer.keep(answer);
+  // Meanwhile all are known that are, will be or were there.
+  const auto from = args.spec;
+  args.spec.processes = wanted.processes;
+  for (const auto& x : from.processes)
+    if (std::find(change.stopped.begin(), change.stopped.end(), x.id)
+        != change.stopped.end())
+      args.spec.processes.push_back(x);
+  applying = true;
+  const auto worker =
+      spawn_applying(self, {args.root, from, wanted, std::move(change),
+                            args.unit, request.wanted.caller});
+  self->request(worker, caf::infinite, carry_out{})
+      .then(
+          [this, answer](carried_out& x) mutable {
+            applying = false;
+            args.spec = std::move(x.spec);
+            if (std::all_of(x.outcomes.begin(), x.outcomes.end(),
+                            [](const outcome& y) { return y.ok; }))
+              args.identity.config = path_of(applies.front().wanted);
+            remember();
+            answer.outcomes = std::move(x.outcomes);
+            answer_apply(std::move(answer));
+          },
+          [this, from](caf::error& why) {
+            applying = false;
+            args.spec = from;
+            refuse_apply(std::move(why));
+          });
+}
+
+void control_state::answer_apply(apply_report answer) {
+  applies.front().answer.keep(std::move(answer));
+  applies.pop_front();
+  apply_next();
+}
+
+void control_state::refuse_apply(caf::error why) {
+  applies.front().answer.refuse(std::move(why));
+  applies.pop_front();
+  apply_next();
+}
+
+// What runs is what this file says.
+void control_state::now_runs(const std::string& file) {
+  if (std::exchange(args.identity.config, file) != file)
+    remember();
+}
+
+// For a next life: what runs is no longer what it is spawned with.
+void control_state::remember() {
+  self->send(args.root,
+             keep{caf::make_message(args.spec, args.identity.config)});
+}
+
 // A second exit message would kill what the first has asked to stop.
 terminating control_state::shut_down() {
   if (!std::exchange(stopping, true))
     self->send_exit(args.root, caf::exit_reason::user_shutdown);
-  return {args.identity.pid};
+  return {args.last_pid != 0 ? args.last_pid : args.identity.pid};
 }
 
 control_actor::behavior_type control_behavior(control_state::pointer self,
                                               control_args args) {
   self->state.self = self;
   self->state.args = std::move(args);
+  auto& mine = self->state.args;
+  if (mine.kept.match_elements<pup_spec, std::string>()) {
+    mine.spec = mine.kept.get_as<pup_spec>(0);
+    mine.identity.config = mine.kept.get_as<std::string>(1);
+  }
   self->set_default_handler(caf::drop);
   return {
       [self](const get_status& request) { return self->state.status(request); },
@@ -435,6 +731,13 @@ control_actor::behavior_type control_behavior(control_state::pointer self,
       [self](const operate& request) {
         return self->state.operate_on(request);
       },
+      [self](const signal_units& request) {
+        return self->state.signal(request);
+      },
+      [self](const get_history& request) {
+        return self->state.history_of(request);
+      },
+      [self](apply& request) { return self->state.apply_text(request); },
       [self](terminate) { return self->state.shut_down(); },
   };
 }

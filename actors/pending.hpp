@@ -2,9 +2,11 @@
 //
 // A command line that scales, starts or stops is answered when each slot it
 // concerns has come to an end of its way: up (ready, finished or failed) or
-// down (stopped). A later request for the other direction overtakes it: both
-// callers get a true answer. No clock, no messages; the answer is a callback,
-// which must not call back into the pending_operations.
+// down (stopped); a roll-out gives it a new life (renewed). A later request for
+// the other direction overtakes it: both callers get a true answer. No clock,
+// no messages; the answer is a callback, which must not call back into the
+// pending_operations. Nobody is answered before answer_complete(): who has the
+// answer may build on it, so what others must know first is told before.
 #pragma once
 
 #include "pup/actors/protocol.hpp"
@@ -19,7 +21,11 @@
 
 namespace pup {
 
-enum class direction : std::uint8_t { up, down };
+enum class direction : std::uint8_t {
+  up,
+  down,
+  renewed,  ///< up, with the life that a roll-out gave it
+};
 
 /// One request on its way. Filled by its maker, then given to `add`.
 struct pending_operation {
@@ -41,10 +47,8 @@ struct pending_operation {
 
 class pending_operations {
 public:
-  /// Answers at once when nothing is left to wait for.
   void add(pending_operation x) {
     operations_.push_back(std::move(x));
-    answer_complete();
   }
 
   /// A slot has arrived.
@@ -54,28 +58,17 @@ public:
       if (i != x.goals.end() && i->second.where == where && !i->second.reached)
         i->second.reached = result;
     }
-    answer_complete();
   }
 
   /// A slot was sent the other way.
   void overtake(std::uint32_t slot, direction now, const outcome& result) {
-    settle(slot, now == direction::up ? direction::down : direction::up,
-           result);
+    if (now == direction::up)
+      return settle(slot, direction::down, result);
+    settle(slot, direction::up, result);
+    settle(slot, direction::renewed, result);
   }
 
-  /// Nobody will work on what still waits: fails it with `why`.
-  void abandon(const caf::error& why) {
-    for (auto& x : std::exchange(operations_, {}))
-      x.fail(why);
-  }
-
-private:
-  static bool complete(const pending_operation& x) {
-    return std::all_of(x.goals.begin(), x.goals.end(), [](const auto& goal) {
-      return goal.second.reached.has_value();
-    });
-  }
-
+  /// Answers those that have nothing left to wait for.
   void answer_complete() {
     const auto done =
         std::stable_partition(operations_.begin(), operations_.end(),
@@ -90,6 +83,19 @@ private:
         outcomes.push_back(std::move(*goal.reached));
       x.answer(std::move(outcomes));
     }
+  }
+
+  /// Nobody will work on what still waits: fails it with `why`.
+  void abandon(const caf::error& why) {
+    for (auto& x : std::exchange(operations_, {}))
+      x.fail(why);
+  }
+
+private:
+  static bool complete(const pending_operation& x) {
+    return std::all_of(x.goals.begin(), x.goals.end(), [](const auto& goal) {
+      return goal.second.reached.has_value();
+    });
   }
 
   std::vector<pending_operation> operations_;

@@ -45,8 +45,28 @@ std::string to_string(const ending& x) {
       return x.text;
     case ending::kind::not_ready:
       return with_text("was not ready in time");
+    case ending::kind::unhealthy:
+      return x.text;
     case ending::kind::lost:
       return with_text("its actor failed");
+  }
+  return "?";
+}
+
+std::string to_string(event_kind x) {
+  switch (x) {
+    case event_kind::asked:
+      return "asked";
+    case event_kind::started:
+      return "started";
+    case event_kind::ready:
+      return "ready";
+    case event_kind::said:
+      return "said";
+    case event_kind::ended:
+      return "ended";
+    case event_kind::decided:
+      return "decided";
   }
   return "?";
 }
@@ -72,7 +92,12 @@ void add_message_types(caf::actor_system_config& cfg) {
   cfg.add_message_type<scale>("pup.scale");
   cfg.add_message_type<scale_report>("pup.scale_report");
   cfg.add_message_type<operate>("pup.operate");
+  cfg.add_message_type<signal_units>("pup.signal_units");
   cfg.add_message_type<report>("pup.report");
+  cfg.add_message_type<apply>("pup.apply");
+  cfg.add_message_type<apply_report>("pup.apply_report");
+  cfg.add_message_type<get_history>("pup.get_history");
+  cfg.add_message_type<history_report>("pup.history_report");
   cfg.add_message_type<terminate>("pup.terminate");
   cfg.add_message_type<terminating>("pup.terminating");
   cfg.add_message_type<ending>("pup.ending");

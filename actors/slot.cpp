@@ -17,6 +17,23 @@ std::uint16_t slot_port(const process_spec& spec, std::uint32_t number) {
   return static_cast<std::uint16_t>(spec.cluster->start_port + number - 1);
 }
 
+spare_ports spare_ports_of(const std::string& unit, const pup_spec& spec) {
+  spare_ports result;
+  std::uint16_t own = 0;
+  for (const auto& x : spec.processes)
+    if (x.cluster && x.id == unit)
+      own = x.cluster->start_port;
+  for (const auto& x : spec.processes) {
+    if (!x.cluster)
+      continue;
+    result.taken.push_back(x.cluster->common_port);
+    if (x.cluster->start_port > own)
+      result.last = std::min<std::uint16_t>(
+          result.last, static_cast<std::uint16_t>(x.cluster->start_port - 1));
+  }
+  return result;
+}
+
 std::variant<std::uint32_t, caf::error> scaled_count(const process_spec& spec,
                                                      std::uint32_t desired,
                                                      const scale& request) {
@@ -65,7 +82,20 @@ launch launch_of(const process_spec& spec, const std::string& supervisor,
   result.cwd = expanded(spec.cwd);
   result.path = spec.path;
   result.port = port;
-  result.ready = spec.ready;
+  // Whoever runs the command of ready exec waits for nothing else.
+  result.ready =
+      spec.ready == ready_condition::exec ? ready_condition::spawn : spec.ready;
+  result.ready_path = spec.ready_path;
+  result.ready_pattern = spec.ready_pattern;
+  result.watchdog = spec.watchdog;
+  if (spec.cluster && spec.cluster->mode == cluster_mode::inherit)
+    result.inherit = inherited_socket{spec.id, number, *spec.cluster};
+  result.output = spec.output;
+  result.output.stdout_file = expanded(spec.output.stdout_file);
+  result.output.stderr_file = expanded(spec.output.stderr_file);
+  result.attributes = spec.attributes;
+  result.pid_file = expanded(spec.pid_file);
+  result.max_memory = spec.max_memory;
   result.env["PUP_ID"] = id;
   result.env["PUP_NAME"] = supervisor;
   if (spec.cluster)
@@ -81,18 +111,48 @@ launch launch_of(const process_spec& spec, const std::string& supervisor,
   return result;
 }
 
+launch task_of(const launch& of, const command_spec& command,
+               std::uint32_t slot, const std::string& name,
+               std::uint64_t number) {
+  launch result;
+  result.id = of.id + '!' + name + '.' + std::to_string(of.life) + '.'
+              + std::to_string(number);
+  result.life = of.life;
+  result.argv = command.argv;
+  if (!command.shell)
+    for (auto& x : result.argv)
+      x = expand(x, of.port, slot == 0 ? 0 : slot - 1, of.id);
+  result.env = of.env;
+  result.env["PUP_HOOK"] = name;
+  result.cwd = of.cwd;
+  result.path = of.path;
+  result.attributes = of.attributes;
+  return result;
+}
+
+restart_type restart_type_of(restart_policy x) {
+  switch (x) {
+    case restart_policy::always:
+      return restart_type::permanent;
+    case restart_policy::on_error:
+      return restart_type::transient;
+    case restart_policy::never:
+      return restart_type::temporary;
+  }
+  return restart_type::permanent;
+}
+
+backoff_rule backoff_of(const process_spec& spec) {
+  backoff_rule result;
+  result.first = spec.restart_delay;
+  result.max = std::max(spec.restart_max_delay, spec.restart_delay);
+  return result;
+}
+
 supervision rules_of(const process_spec& spec) {
-  auto type = restart_type::permanent;
-  if (spec.restart == restart_policy::on_error)
-    type = restart_type::transient;
-  else if (spec.restart == restart_policy::never)
-    type = restart_type::temporary;
   supervision result{strategy::one_for_one,
                      {spec.restart_limit, spec.restart_period}};
-  backoff_rule delays;
-  delays.first = spec.restart_delay;
-  delays.max = std::max(spec.restart_max_delay, spec.restart_delay);
-  result.add(slot_child, type, delays);
+  result.add(slot_child, restart_type_of(spec.restart), backoff_of(spec));
   return result;
 }
 
@@ -102,6 +162,8 @@ run_state state_of(const slot& x) {
       return x.rest;
     case slot_phase::backoff:
       return run_state::backoff;
+    case slot_phase::waiting:  // as a rule for no longer than two messages
+      return x.delay.empty() ? run_state::starting : run_state::waiting;
     case slot_phase::starting:
       return run_state::starting;
     case slot_phase::ready:
@@ -114,6 +176,10 @@ run_state state_of(const slot& x) {
   return run_state::failed;
 }
 
+const std::string& reason_of(const slot& x) {
+  return x.now == slot_phase::waiting && !x.delay.empty() ? x.delay : x.reason;
+}
+
 instance_status status_of(const process_spec& spec, const slot& x,
                           time_point now) {
   instance_status result;
@@ -123,7 +189,7 @@ instance_status status_of(const process_spec& spec, const slot& x,
   result.pid = x.pid;
   result.port = slot_port(spec, x.number);
   result.restarts = x.restarts;
-  result.reason = x.reason;
+  result.reason = reason_of(x);
   if (x.handle)
     result.uptime_ms =
         std::chrono::duration_cast<std::chrono::milliseconds>(now - x.started)

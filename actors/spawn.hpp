@@ -5,9 +5,15 @@
 #pragma once
 
 #include "pup/actors/protocol.hpp"
+#include "pup/actors/schedule.hpp"
+#include "pup/actors/watching.hpp"
+#include "pup/config/load.hpp"
 
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <string>
+#include <vector>
 
 namespace pup {
 
@@ -15,11 +21,26 @@ namespace pup {
 struct ports {
   launcher_actor launcher;
   proxy_actor proxy;
+  calendar wall{};
+  file_watch files{};
+};
+
+/// A life that an earlier supervisor began, as far as it is known to have got.
+struct adopted_life {
+  std::uint32_t slot = 0;
+  std::uint64_t life = 0;
+  std::int32_t pid = 0;
+  std::chrono::milliseconds age{0};
+  bool ready = false;
+  bool stopping = false;
+  std::string address;  ///< once ready
 };
 
 /// What an instance is told about itself.
 struct instance_args {
   launch request;
+  /// Goes on with this life in place of beginning one.
+  std::optional<adopted_life> adopted{};
   std::uint32_t slot = 0;
   /// From being asked to stop to the stop signal.
   std::chrono::milliseconds grace_period{0};
@@ -27,6 +48,14 @@ struct instance_args {
   std::chrono::milliseconds stop_timeout{30'000};
   std::int32_t stop_signal = 15;
   std::chrono::milliseconds ready_timeout{30'000};
+  /// Run again and again until it succeeds: then the process is ready. Empty:
+  /// it is when the launcher says so.
+  command_spec ready_command;
+  /// Longest run. 0: any.
+  std::chrono::milliseconds run_timeout{0};
+  hook_set hooks;
+  /// Checks of its port while it is ready.
+  std::optional<health_check> health;
   launcher_actor launcher;
 };
 
@@ -55,26 +84,61 @@ struct cluster_args {
   /// Name of the supervisor, for PUP_NAME.
   std::string supervisor;
   ports world;
+  /// Asked before each launch. Empty: nobody is.
+  conductor_actor conductor;
   /// Seed of the restart delays' jitter.
   std::uint32_t seed = 1;
   /// What an earlier life left with its supervisor by `keep`.
   caf::message kept;
+  /// Lives to be gone on with.
+  std::vector<adopted_life> adopted{};
+  /// What its schedule has missed, for the history; empty: nothing.
+  std::string missed{};
 };
 
 /// The supervisor of the slots of one process_spec: one slot for a single
 /// process. Starts what autostart asks for when spawned.
 cluster_actor spawn_cluster(caf::local_actor* parent, cluster_args args);
 
+struct conductor_args {
+  pup_spec spec;
+  /// Whose children the units are.
+  supervisor_actor root;
+  /// End the root once autoShutdown has ended a group and nothing else is left,
+  /// with that `ending` as reason.
+  bool ends_with_groups = false;
+  /// Others may have run before it: ask the units to report.
+  bool successor = false;
+  std::uint32_t seed = 1;
+};
+
+/// Tells units when they may launch, and restarts and ends groups.
+conductor_actor spawn_conductor(caf::local_actor* parent, conductor_args args);
+
 struct control_args {
   /// Answers to get_status start from this: name, pid, version, config.
   supervisor_status identity;
+  /// The process whose end is the end of all; 0: that of `identity`.
+  std::int32_t last_pid = 0;
   /// When the supervisor started, on the actor clock.
   std::chrono::steady_clock::time_point started{};
+  /// What goes into supervisor_status::warnings. Called for each status, must
+  /// not block; may be unset.
+  std::function<std::vector<std::string>()> warnings{};
   /// The specs that run, to judge a scale request by.
   pup_spec spec;
   launcher_actor launcher;
+  /// Who changes something is answered when that will outlive a crash. May be
+  /// null.
+  memory_actor memory{};
   /// Whose children the units are, each under unit_child_id().
   supervisor_actor root;
+  /// Reads what apply brings. Empty: apply is refused.
+  std::function<load_result(const apply&)> load{};
+  /// Makes such a child.
+  std::function<child_spec(const process_spec&)> unit{};
+  /// What an earlier life left with its supervisor by `keep`.
+  caf::message kept{};
 };
 
 /// Id of a unit among the children of the root. A blank is in no unit's id, so

@@ -20,10 +20,13 @@ duration backoff::next(bool stable, double random) {
   return std::max<duration>(rule_.first, std::min<duration>(spread, rule_.max));
 }
 
-bool supervision::add(std::string id, restart_type type, backoff_rule rule) {
+bool supervision::add(std::string id, restart_type type, backoff_rule rule,
+                      std::size_t behind) {
   if (find(id) != children_.end())
     return false;
-  children_.push_back({std::move(id), type, backoff{rule}});
+  const auto place = std::min(behind, children_.size());
+  children_.insert(children_.begin() + static_cast<std::ptrdiff_t>(place),
+                   {std::move(id), type, backoff{rule}});
   return true;
 }
 
@@ -63,6 +66,21 @@ void supervision::forgive(const std::string& id) {
   restarts_.clear();
   if (const auto i = find(id); i != children_.end())
     i->delays.reset();
+}
+
+restart_record supervision::record(const std::string& id) const {
+  for (const auto& x : children_)
+    if (x.id == id)
+      return {{restarts_.begin(), restarts_.end()}, x.delays.failures()};
+  return {};
+}
+
+void supervision::recall(const std::string& id, const restart_record& x) {
+  const auto i = find(id);
+  if (i == children_.end())
+    return;
+  restarts_.assign(x.restarts.begin(), x.restarts.end());
+  i->delays.recall(x.failures);
 }
 
 std::vector<std::string> supervision::ids() const {

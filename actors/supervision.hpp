@@ -20,9 +20,12 @@
 // costs O(children).
 #pragma once
 
+#include "pup/config/strategy.hpp"
+
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <limits>
 #include <optional>
 #include <string>
 #include <variant>
@@ -32,8 +35,6 @@ namespace pup {
 
 using time_point = std::chrono::steady_clock::time_point;
 using duration = std::chrono::steady_clock::duration;
-
-enum class strategy : std::uint8_t { one_for_one, one_for_all, rest_for_one };
 
 enum class restart_type : std::uint8_t { permanent, transient, temporary };
 
@@ -69,13 +70,21 @@ public:
     failures_ = 0;
   }
 
+  /// Restarts of the current failing series.
+  std::uint32_t failures() const {
+    return failures_;
+  }
+  void recall(std::uint32_t failures) {
+    failures_ = failures;
+  }
+
   const backoff_rule& rule() const {
     return rule_;
   }
 
 private:
   backoff_rule rule_;
-  std::uint32_t failures_ = 0;  // restarts of the current failing series
+  std::uint32_t failures_ = 0;
 };
 
 /// Decision: stop the siblings in `stop`, in this order (the reverse of their
@@ -97,12 +106,27 @@ struct give_up {};
 
 using decision = std::variant<restart, leave, give_up>;
 
+/// What counts against a child: the restarts of the window, which its siblings
+/// share, and its failing series.
+struct restart_record {
+  std::vector<time_point> restarts;  ///< oldest first
+  std::uint32_t failures = 0;
+
+  bool operator==(const restart_record&) const = default;
+};
+
 class supervision {
 public:
   supervision(strategy how, intensity limit) : strategy_(how), limit_(limit) {}
 
-  /// Appends a child. False: the id is taken.
-  bool add(std::string id, restart_type type, backoff_rule rule = {});
+  [[nodiscard]] strategy how() const noexcept {
+    return strategy_;
+  }
+
+  /// Adds a child behind the others, or behind the first `behind` of them.
+  /// False: the id is taken.
+  bool add(std::string id, restart_type type, backoff_rule rule = {},
+           std::size_t behind = std::numeric_limits<std::size_t>::max());
 
   /// Forgets a child. False: no such id.
   bool remove(const std::string& id);
@@ -115,6 +139,11 @@ public:
   /// Somebody started the child on purpose: its series and the window of
   /// restarts begin anew.
   void forgive(const std::string& id);
+
+  /// For a successor, which recalls it on the same clock. Unknown ids have none
+  /// and are left.
+  restart_record record(const std::string& id) const;
+  void recall(const std::string& id, const restart_record& x);
 
   /// Ids in start order.
   std::vector<std::string> ids() const;

@@ -45,7 +45,8 @@ bool normal(const caf::error& reason) {
 }
 
 struct child {
-  explicit child(child_spec wanted) : spec(std::move(wanted)) {}
+  explicit child(child_spec wanted)
+      : spec(std::move(wanted)), kept(std::move(spec.kept)) {}
 
   child_spec spec;
   child_state state = child_state::waiting;
@@ -90,6 +91,8 @@ struct supervisor_state {
   std::optional<caf::error> leaving;  // set: stops all, then ends with it
   bool told_to_stop = false;
   std::minstd_rand random;
+  decltype(supervisor_spec::on_keep) on_keep;
+  decltype(supervisor_spec::on_leaving) on_leaving;
 
   void init(pointer owner, caf::actor_addr owner_parent, supervisor_spec spec);
 
@@ -140,6 +143,8 @@ void supervisor_state::init(pointer owner, caf::actor_addr owner_parent,
     return;
   }
   random.seed(spec.seed);
+  on_keep = std::move(spec.on_keep);
+  on_leaving = std::move(spec.on_leaving);
   rules = supervision{spec.how, spec.limit};
   for (auto& x : spec.children) {
     rules.add(x.id, x.restart, x.backoff);
@@ -257,8 +262,11 @@ void supervisor_state::restart_group(const restart& plan) {
 }
 
 void supervisor_state::stop_all(caf::error reason) {
-  if (!leaving)
-    leaving = std::move(reason);
+  if (leaving)
+    return;
+  leaving = std::move(reason);
+  if (on_leaving)
+    on_leaving(*leaving);
 }
 
 void supervisor_state::proceed() {
@@ -326,12 +334,18 @@ caf::result<child_info> supervisor_state::add(child_spec& added) {
     return make_error(fault::shutting_down, "the supervisor is stopping");
   if (!added.start)
     return refused(added.id, "has no start function");
+  if (!added.before.empty() && rules.how() != strategy::one_for_one)
+    return refused(added.id, "has its place behind the others");
   // One that the rules have forgotten may still be on its way out.
   if (find(added.id) != nullptr)
     return refused(added.id, "is there already");
   rules.add(added.id, added.restart, added.backoff);
   const auto id = added.id;
-  children.emplace_back(std::move(added));
+  const auto place =
+      std::find_if(children.begin(), children.end(), [&](const child& x) {
+        return !added.before.empty() && x.spec.id == added.before;
+      });
+  children.emplace(place, std::move(added));
   proceed();
   return find(id)->info();
 }
@@ -397,7 +411,7 @@ self_actor::behavior_type supervisor_behavior(supervisor_state::pointer self,
         state->exit_message(std::move(message.reason));
       });
   if (parent)
-    self->monitor(parent);
+    monitor_for_life(self, parent);
   state->init(self, std::move(parent), std::move(spec));
   return {
       [state](which_children) {
@@ -416,9 +430,13 @@ self_actor::behavior_type supervisor_behavior(supervisor_state::pointer self,
           state->proceed();
         }
       },
-      [sender](keep& kept) {
-        if (auto* x = sender())
-          x->kept = std::move(kept.value);
+      [state, sender](keep& kept) {
+        auto* x = sender();
+        if (x == nullptr)
+          return;
+        x->kept = std::move(kept.value);
+        if (state->on_keep)
+          state->on_keep(x->spec.id, x->kept);
       },
       [state](look_again) { state->proceed(); },
       [self, state](const shutdown_due& due) {

@@ -25,10 +25,10 @@
 //
 // The answers to the requests of supervisor_actor:
 //
-//   child_spec       adds a child behind the others and tells its state; a
-//   failed
-//                    start is an end like any other, the child stays. The id is
-//                    taken or there is no start function: fault::bad_request
+//   child_spec       adds a child, behind the others unless it says otherwise,
+//                    and tells its state; a failed start is an end like any
+//                    other, the child stays. The id is taken or there is no
+//                    start function: fault::bad_request
 //   terminate_child  when it is gone; a temporary child is forgotten then
 //   restart_child    of a child that waits or is stopped; else bad_request
 //   delete_child     of a child that is stopped; else bad_request
@@ -70,6 +70,12 @@ struct child_spec {
   /// The next child starts only after this one has sent child_ready.
   bool await_ready = false;
   backoff_rule backoff;
+  /// Where several children are independent of each other (one_for_one): it is
+  /// added in front of this one, to be stopped after it. Empty, or there is no
+  /// such child: behind all.
+  std::string before{};
+  /// Given to the first life as if an earlier one had sent it with `keep`.
+  caf::message kept{};
 };
 
 struct supervisor_spec {
@@ -79,6 +85,13 @@ struct supervisor_spec {
   std::vector<child_spec> children;
   /// Seed of the backoff's jitter.
   std::uint32_t seed = 1;
+  /// Told what a child sends with `keep`. This and on_leaving are called on the
+  /// supervisor's thread, must not block, and may be unset.
+  std::function<void(const std::string& id, const caf::message& value)>
+      on_keep{};
+  /// Told once, when it begins to stop all children for good, with the reason
+  /// that it is going to end with.
+  std::function<void(const caf::error& reason)> on_leaving{};
 };
 
 /// Faults of a spec in words: double ids, missing start functions. Empty: none.

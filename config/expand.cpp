@@ -12,6 +12,10 @@ constexpr std::string_view variable_prefix = "env:";
 constexpr std::array<std::string_view, 4> names{"port", "index", "id",
                                                 "env:NAME"};
 
+constexpr std::string_view known_placeholders =
+    "use %{port}, %{index}, %{id} or %{env:NAME}, or write %%{ for a literal "
+    "%{";
+
 enum class piece_kind { literal, escape, placeholder, unclosed };
 
 struct piece {
@@ -62,13 +66,11 @@ void note_name(placeholder_use& result, std::string_view name) {
              && name.size() > variable_prefix.size()) {
     result.variable = true;
   } else if (name != "%") {
-    auto remedy =
-        "use %{port}, %{index}, %{id} or %{env:NAME}, or write %%{ "
-        "for a literal %{";
     auto near = nearest(name, names);
     blame(result,
           "%{" + quote(name).substr(1, quote(name).size() - 2) + "} is unknown",
-          near ? "did you mean %{" + std::string{*near} + "}?" : remedy);
+          near ? "did you mean %{" + std::string{*near} + "}?"
+               : std::string{known_placeholders});
   }
 }
 
@@ -83,6 +85,15 @@ placeholder_use find_placeholders(std::string_view text) {
     else if (x.kind == piece_kind::placeholder)
       note_name(result, x.name);
   });
+  return result;
+}
+
+placeholder_use find_placeholders_of_secret(std::string_view text) {
+  auto result = find_placeholders(text);
+  if (result.problem.empty())
+    return result;
+  result.problem = "holds an unknown or unclosed %{...}";
+  result.remedy = std::string{known_placeholders};
   return result;
 }
 

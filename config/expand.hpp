@@ -38,6 +38,9 @@ struct placeholder_use {
 
 placeholder_use find_placeholders(std::string_view text);
 
+/// The same of a text that is a secret: its problem shows nothing of it.
+placeholder_use find_placeholders_of_secret(std::string_view text);
+
 /// `text` for one instance. Replaces %{port}, %{index}, %{id}, %%{ and %{%}.
 /// What find_placeholders() calls wrong, and %{env:NAME}, stays as it is.
 std::string expand(std::string_view text, std::uint16_t port,

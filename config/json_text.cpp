@@ -351,9 +351,31 @@ private:
     return in_object() ? "`}`" : "`]`";
   }
 
+  // Inside `env` a word is a value whose quotes were forgotten: a secret.
+  bool in_environment() const {
+    return std::any_of(
+        builder_.open.begin(), builder_.open.end(), [this](auto node) {
+          auto before = text_.substr(0, builder_.nodes[node].begin);
+          const auto strip = [&before] {
+            while (!before.empty() && is_space(before.back()))
+              before.remove_suffix(1);
+          };
+          strip();
+          if (!before.ends_with(':'))
+            return false;
+          before.remove_suffix(1);
+          strip();
+          return before.ends_with("\"env\"");
+        });
+  }
+
+  std::string shown(std::string_view word) const {
+    return in_environment() ? "this" : quote(word);
+  }
+
   std::string found() const {
     if (is_word(text_[offset_]))
-      return quote(word_at(text_, offset_));
+      return shown(word_at(text_, offset_));
     return quote(text_.substr(offset_, 1));
   }
 
@@ -395,9 +417,9 @@ private:
         zeros != 0 && zeros != std::string_view::npos
         && word.find_first_not_of("0123456789.") == std::string_view::npos;
     if (padded)
-      return {builder_.last_begin, quote(word) + " starts with a zero",
+      return {builder_.last_begin, shown(word) + " starts with a zero",
               "remove the leading zero"};
-    return {builder_.last_begin, quote(word) + " is not a JSON value",
+    return {builder_.last_begin, shown(word) + " is not a JSON value",
             "write a plain number, or put text in double quotes"};
   }
 
@@ -430,10 +452,10 @@ private:
     auto word = is_word(c) ? word_at(text_, begin_) : text_.substr(begin_, 1);
     auto near = nearest(word, literals);
     if (near)
-      return {begin_, quote(word) + " is not a JSON value",
+      return {begin_, shown(word) + " is not a JSON value",
               "did you mean " + quote(*near) + '?'};
     bool numeric = (c >= '0' && c <= '9') || c == '-' || c == '+' || c == '.';
-    return {begin_, quote(word) + " is not a JSON value",
+    return {begin_, shown(word) + " is not a JSON value",
             numeric ? "write a plain number, such as 3000"
                     : "put text in double quotes"};
   }
@@ -534,6 +556,64 @@ std::vector<json_member> json_value::members() const {
   for (auto i = index_ + 1; i < self().next; i = tree_->nodes[i + 1].next)
     result.push_back({json_value{*tree_, i}, json_value{*tree_, i + 1}});
   return result;
+}
+
+namespace {
+
+class fnv1a {
+public:
+  void add(std::string_view bytes) {
+    for (const char c : bytes)
+      mix(static_cast<unsigned char>(c));
+  }
+  void add(std::uint64_t number) {
+    for (int shift = 0; shift < 64; shift += 8)
+      mix((number >> shift) & 0xFF);
+  }
+  std::uint64_t result() const {
+    return hash_ != 0 ? hash_ : 1;
+  }
+
+private:
+  void mix(std::uint64_t byte) {
+    hash_ = (hash_ ^ byte) * 0x100000001b3ULL;
+  }
+
+  std::uint64_t hash_ = 0xcbf29ce484222325ULL;
+};
+
+}  // namespace
+
+std::uint64_t fingerprint(const json_value& x) {
+  fnv1a hash;
+  hash.add(static_cast<std::uint64_t>(x.kind()));
+  switch (x.kind()) {
+    case json_kind::null:
+    case json_kind::boolean:
+    case json_kind::number:
+      hash.add(x.raw());
+      break;
+    case json_kind::string:
+      hash.add(x.string());
+      break;
+    case json_kind::array:
+      for (const auto& element : x.elements())
+        hash.add(fingerprint(element));
+      break;
+    case json_kind::object: {
+      // A sum, which knows no order.
+      std::uint64_t sum = 0;
+      for (const auto& member : x.members()) {
+        fnv1a one;
+        one.add(fingerprint(member.key));
+        one.add(fingerprint(member.value));
+        sum += one.result();
+      }
+      hash.add(sum);
+      break;
+    }
+  }
+  return hash.result();
 }
 
 line_table::line_table(std::string_view text) {

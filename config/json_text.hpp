@@ -106,6 +106,11 @@ struct json_member {
 /// long and bounds::nesting deep; a tree takes 24 bytes for each value.
 std::variant<json_tree, text_fault> parse_json(std::string_view text);
 
+/// Equal for values that mean the same: blanks, comments and the order of
+/// members do not count, how a number is written does. 64 bits of FNV-1a, the
+/// same in every version, never 0.
+std::uint64_t fingerprint(const json_value& x);
+
 /// Offsets -> lines and columns, both from 1, columns in bytes. A byte order
 /// mark takes no column.
 class line_table {

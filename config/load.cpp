@@ -1,10 +1,16 @@
 #include "pup/config/load.hpp"
 
+#include "pup/config/attributes.hpp"
+#include "pup/config/cluster.hpp"
 #include "pup/config/expand.hpp"
 #include "pup/config/json_text.hpp"
 #include "pup/config/later.hpp"
+#include "pup/config/life.hpp"
+#include "pup/config/logger.hpp"
 #include "pup/config/reader.hpp"
+#include "pup/config/relations.hpp"
 #include "pup/config/rules.hpp"
+#include "pup/config/watcher.hpp"
 #include "pup/config/words.hpp"
 
 #include <algorithm>
@@ -26,13 +32,16 @@ constexpr auto join(const std::array<std::string_view, N>& a,
 
 using stray = std::pair<std::string_view, std::string_view>;
 
-constexpr auto top_keys = join(
-    std::array<std::string_view, 5>{"$schema", "name", "processes",
-                                    "terminateTimeout", "terminateGracePeriod"},
-    later_top_keys);
+constexpr auto top_keys =
+    join(join(std::array<std::string_view, 8>{"$schema", "name", "processes",
+                                              "logger", "watcher", "ipc",
+                                              "terminateTimeout",
+                                              "terminateGracePeriod"},
+              relation_top_keys),
+         later_top_keys);
 
 constexpr auto process_keys =
-    join(std::array<std::string_view, 20>{"id",
+    join(std::array<std::string_view, 23>{"id",
                                           "cmd",
                                           "cwd",
                                           "env",
@@ -46,23 +55,16 @@ constexpr auto process_keys =
                                           "terminateGracePeriod",
                                           "terminateTimeout",
                                           "stopSignal",
-                                          "ready",
                                           "readyTimeoutMs",
+                                          "watchdogMs",
+                                          "timeout",
+                                          "maxAgeMs",
                                           "successExitCodes",
                                           "noRestartExitCodes",
                                           "loadBalancerStrategy",
-                                          "cluster"},
-         later_process_keys);
-
-constexpr auto cluster_keys = join(
-    std::array<std::string_view, 11>{
-        "instances", "startPort", "processStartPort", "commonPort",
-        "commonHost", "strategy", "mode", "drainTimeoutMs", "maxConnections",
-        "idleTimeoutMs", "connectTimeoutMs"},
-    later_cluster_keys);
-
-constexpr std::array<std::string_view, 4> ready_keys{"type", "path", "pattern",
-                                                     "cmd"};
+                                          "cluster",
+                                          "logger"},
+         join(life_keys, join(attribute_keys, relation_process_keys)));
 
 // Other process managers' words, and keys at the wrong level.
 constexpr std::string_view into_processes =
@@ -99,31 +101,6 @@ constexpr std::array<stray, 18> process_strays{{
     {"healthCheck", into_cluster},
 }};
 
-constexpr std::string_view out_of_cluster = "move it out of `cluster`";
-constexpr std::array<stray, 9> cluster_strays{{
-    {"replicas", "did you mean `instances`?"},
-    {"port", "did you mean `commonPort` or `startPort`?"},
-    {"host", "did you mean `commonHost`?"},
-    {"loadBalancerStrategy", "did you mean `strategy`?"},
-    {"id", out_of_cluster},
-    {"cmd", out_of_cluster},
-    {"env", out_of_cluster},
-    {"ready", out_of_cluster},
-    {"restart", out_of_cluster},
-}};
-
-// The words of "strategy". The last is judged but not supported yet.
-constexpr std::array<std::string_view, 6> strategy_words{
-    "round-robin",       "source-ip-hash", "ip-hash",
-    "least-connections", "random",         "least-time"};
-constexpr std::array<balance_strategy, 5> strategies{
-    balance_strategy::round_robin, balance_strategy::source_ip_hash,
-    balance_strategy::source_ip_hash, balance_strategy::least_connections,
-    balance_strategy::random};
-
-constexpr std::string_view command_example =
-    "write [\"program\", \"argument\"] or a shell command";
-
 // `path` seen from `folder`, without "." and ".." and a last slash.
 std::string absolute(const std::string& path, const std::string& folder) {
   auto result =
@@ -144,40 +121,49 @@ public:
 private:
   void top(const spot& x);
   void processes(const spot& x, const process_spec& defaults);
-  process_spec process(const spot& x, const process_spec& defaults,
-                       std::size_t index);
+  process_spec process(const spot& x, const process_spec& defaults);
   void required_parts(const spot& x, const fields& parts, process_spec& into);
-  void command(const spot& x, process_spec& into);
   void folders(const fields& parts, process_spec& into);
   void search_path(const spot& x, process_spec& into);
   void environment(const spot& x, process_spec& into);
   void restarts(const fields& parts, process_spec& into);
   void exit_codes(const spot& x, std::vector<int>& into);
   void stop_signal(const spot& x, process_spec& into);
-  void readiness(const spot& x, process_spec& into);
-  cluster_spec cluster(const spot& x);
-  void cluster_counts(const fields& parts, cluster_spec& into);
-  void cluster_ports(const spot& x, const fields& parts, cluster_spec& into);
-  void cluster_mode(const spot& x);
-  std::optional<balance_strategy> strategy(const spot& x);
-  void old_strategy(const spot& x, const fields& parts, process_spec& into);
-  std::optional<std::string> template_text(const spot& x);
+  void ipc(const spot& x);
+  std::optional<std::string> template_text(
+      const spot& x,
+      placeholder_use (*find)(std::string_view) = find_placeholders);
+  path_reader log_paths();
   void machine_rules(const fields& parts, const process_spec& x);
-  template <class Spec, class Table>
-  void durations(const fields& parts, const Table& table, Spec& into);
 
   reader in_;
+  life_reader life() {
+    return {in_, [this](const spot& x) { return template_text(x); },
+            [this](const std::string& name) {
+              return machine_.time_zone_problem
+                         ? machine_.time_zone_problem(name)
+                         : std::pair<std::string, std::string>{};
+            },
+            [this](const std::string& pattern) {
+              return machine_.pattern_problem
+                         ? machine_.pattern_problem(pattern)
+                         : std::string{};
+            },
+            [this](const spot& x) -> std::optional<std::string> {
+              auto text = in_.text(x);
+              return text ? std::optional{absolute(*text, folder_)} : text;
+            }};
+  }
+
   const std::string& folder_;
   const world& machine_;
   pup_spec spec_;
-  dependency_graph dependencies_;
 };
 
 load_result loader::run(const json_tree& tree) {
   top({json_value{tree, 0}, "", 0});
   for (auto& x : broken_rules(spec_))
     in_.blame(x);
-  dependencies_.judge(in_, spec_);
   if (in_.faults() > 0)
     return in_.take();
   return std::move(spec_);
@@ -198,16 +184,41 @@ void loader::top(const spot& x) {
     in_.text(*schema);
   if (auto name = parts->find("name"))
     spec_.name = in_.text(*name).value_or(spec_.name);
+  spec_.source.value = fingerprint(x.value);
   process_spec defaults;
   for (auto& key : process_durations)
     if (key.seconds)
       if (auto time = parts->find(key.key))
         defaults.*key.member = in_.duration(*time, key.seconds, key.least)
                                    .value_or(defaults.*key.member);
+  if (auto logger = parts->find("logger"))
+    read_logger(in_, *logger, log_paths(), spec_.logger);
+  defaults.output = spec_.logger.output;
+  if (auto roles = parts->find("ipc"))
+    ipc(*roles);
+  if (auto watcher = parts->find("watcher"))
+    read_watcher(in_, *watcher, spec_.watcher);
+  defaults.watcher = spec_.watcher;
+  read_top_relations(in_, *parts, spec_);
   refuse_later_top_keys(in_, *parts);
   if (auto list =
           in_.required(x, *parts, "processes", "add \"processes\": [...]"))
     processes(*list, defaults);
+}
+
+void loader::ipc(const spot& x) {
+  static constexpr std::array<std::string_view, 1> keys{"readers"};
+  auto parts = in_.object(x, {"the ipc object", keys, {}},
+                          "write {\"readers\": \"GROUP\"}");
+  auto readers = parts ? parts->find("readers") : std::nullopt;
+  if (!readers)
+    return;
+  spec_.readers = in_.text(*readers).value_or("");
+  if (!in_.is_sound(readers->path))
+    return;
+  if (spec_.readers.empty())
+    return in_.blame(*readers, "is empty", "name a group or remove it");
+  group_number(in_, machine_, *readers, spec_.readers);
 }
 
 void loader::processes(const spot& x, const process_spec& defaults) {
@@ -222,34 +233,35 @@ void loader::processes(const spot& x, const process_spec& defaults) {
     return;
   }
   for (std::size_t i = 0; i < entries->size(); ++i)
-    spec_.processes.push_back(process((*entries)[i], defaults, i));
+    spec_.processes.push_back(process((*entries)[i], defaults));
 }
 
-process_spec loader::process(const spot& x, const process_spec& defaults,
-                             std::size_t index) {
+process_spec loader::process(const spot& x, const process_spec& defaults) {
   auto result = defaults;
-  auto parts = in_.object(x,
-                          {"a process", process_keys, process_strays,
-                           process_keys.size() - later_process_keys.size()},
+  auto parts = in_.object(x, {"a process", process_keys, process_strays},
                           "write {\"id\": ..., \"cmd\": [...]}");
   if (!parts)
     return result;
+  result.source.value = fingerprint(x.value);
   required_parts(x, *parts, result);
   folders(*parts, result);
   if (auto env = parts->find("env"))
     environment(*env, result);
   restarts(*parts, result);
   if (auto entry = parts->find("cluster"))
-    result.cluster = cluster(*entry);
+    result.cluster = cluster_reader{in_, machine_}.read(*entry);
   if (auto word = parts->find("loadBalancerStrategy"))
-    old_strategy(*word, *parts, result);
-  if (result.cluster && result.cluster->start_port != 0)
-    result.ready = ready_condition::port;
-  if (auto ready = parts->find("ready"))
-    readiness(*ready, result);
-  refuse_later_process_keys(in_, *parts);
-  if (auto depends_on = parts->find("dependsOn"))
-    dependencies_.add(in_, index, *depends_on);
+    cluster_reader{in_, machine_}.old_strategy(*word, *parts, result);
+  life().read(*parts, result);
+  if (auto logger = parts->find("logger"))
+    read_process_logger(in_, *logger, log_paths(), result.output);
+  attribute_reader{in_, machine_,
+                   [this](const spot& y) { return template_text(y); },
+                   [this](const std::string& text) {
+                     return absolute(text, escape_placeholders(folder_));
+                   }}
+      .read(*parts, result);
+  read_relations(in_, *parts, result);
   machine_rules(*parts, result);
   return result;
 }
@@ -260,15 +272,16 @@ void loader::required_parts(const spot& x, const fields& parts,
     into.id = in_.text(*id).value_or("");
   if (auto cmd = in_.required(x, parts, "cmd",
                               "add a command such as [\"node\", \"app.js\"]"))
-    command(*cmd, into);
+    life().command(*cmd, into.argv, into.shell);
 }
 
 // %{...} judged and %{env:NAME} replaced.
-std::optional<std::string> loader::template_text(const spot& x) {
+std::optional<std::string> loader::template_text(
+    const spot& x, placeholder_use (*find)(std::string_view)) {
   auto text = in_.text(x);
   if (!text)
     return text;
-  auto use = find_placeholders(*text);
+  auto use = find(*text);
   if (!use.problem.empty()) {
     in_.blame(x, use.problem, use.remedy);
     return std::nullopt;
@@ -283,21 +296,13 @@ std::optional<std::string> loader::template_text(const spot& x) {
   return result;
 }
 
-void loader::command(const spot& x, process_spec& into) {
-  if (x.value.kind() == json_kind::string) {
-    into.shell = true;
-    into.argv = {"/bin/sh", "-c", std::string{x.value.string()}};
-    return;
-  }
-  if (x.value.kind() != json_kind::array) {
-    in_.blame(x, describe(x.value) + " is not a command",
-              std::string{command_example});
-    return;
-  }
-  auto arguments = in_.array(x, std::string{command_example});
-  // A bad one keeps its place, so that the others keep theirs.
-  for (auto& argument : *arguments)
-    into.argv.push_back(template_text(argument).value_or("?"));
+path_reader loader::log_paths() {
+  return [this](const spot& x) -> std::optional<std::string> {
+    auto text = template_text(x);
+    if (!text)
+      return std::nullopt;
+    return absolute(*text, escape_placeholders(folder_));
+  };
 }
 
 void loader::folders(const fields& parts, process_spec& into) {
@@ -341,24 +346,20 @@ void loader::environment(const spot& x, process_spec& into) {
   auto variables = in_.object(x, "write an object such as {\"LANG\": \"C\"}");
   if (!variables)
     return;
-  for (auto& [name, value] : variables->all())
-    if (auto text = template_text(value))
+  // Values are secrets: no fault shows one.
+  for (auto& [name, value] : variables->all()) {
+    if (value.value.kind() != json_kind::string)
+      in_.blame(value, "is not a string", "write text in double quotes");
+    else if (auto text = template_text(value, find_placeholders_of_secret))
       into.env.emplace(name, *text);
-}
-
-template <class Spec, class Table>
-void loader::durations(const fields& parts, const Table& table, Spec& into) {
-  for (auto& key : table)
-    if (auto x = parts.find(key.key))
-      into.*key.member =
-          in_.duration(*x, key.seconds, key.least).value_or(into.*key.member);
+  }
 }
 
 void loader::restarts(const fields& parts, process_spec& into) {
   // In the order of restart_policy.
   static constexpr std::array<std::string_view, 3> policies{"always", "error",
                                                             "never"};
-  durations(parts, process_durations, into);
+  in_.durations(parts, process_durations, into);
   if (auto x = parts.find("autostart"))
     into.autostart = in_.boolean(*x).value_or(into.autostart);
   if (auto x = parts.find("restart"))
@@ -413,139 +414,6 @@ void loader::stop_signal(const spot& x, process_spec& into) {
   }
   in_.blame(x, describe(x.value) + " is not a signal to stop with",
             "use " + enumerate(names, '"'));
-}
-
-void loader::readiness(const spot& x, process_spec& into) {
-  static constexpr std::array<std::string_view, 7> types{
-      "port", "spawn", "http", "notify", "fd", "log", "exec"};
-  auto parts =
-      in_.object(x, {"`ready`", ready_keys, {}}, "write {\"type\": \"port\"}");
-  if (!parts)
-    return;
-  auto type = in_.required(x, *parts, "type", "add \"port\" or \"spawn\"");
-  if (!type)
-    return;
-  auto word = in_.choice(*type, types, "a kind of readiness", 2);
-  if (!word)
-    return;
-  if (*word > 1) {
-    in_.blame(*type, quote(types[*word]) + " is not supported yet",
-              "use \"port\" or \"spawn\"");
-    return;
-  }
-  into.ready = *word == 0 ? ready_condition::port : ready_condition::spawn;
-  for (auto& [key, part] : parts->all())
-    if (key != "type")
-      in_.blame_key(part, "has no effect with type " + quote(types[*word], '"'),
-                    "remove it");
-}
-
-// -- cluster ------------------------------------------------------------------
-
-cluster_spec loader::cluster(const spot& x) {
-  cluster_spec result;
-  auto parts = in_.object(x,
-                          {"a cluster", cluster_keys, cluster_strays,
-                           cluster_keys.size() - later_cluster_keys.size()},
-                          "write {\"instances\": 2}");
-  if (!parts)
-    return result;
-  cluster_counts(*parts, result);
-  cluster_ports(x, *parts, result);
-  durations(*parts, cluster_durations, result);
-  if (auto word = parts->find("strategy"))
-    result.strategy = strategy(*word).value_or(result.strategy);
-  if (auto mode = parts->find("mode"))
-    cluster_mode(*mode);
-  refuse_later_cluster_keys(in_, *parts);
-  return result;
-}
-
-void loader::cluster_counts(const fields& parts, cluster_spec& into) {
-  if (auto x = parts.find("instances")) {
-    if (x->value.kind() == json_kind::string && x->value.string() == "max")
-      into.instances =
-          std::clamp(machine_.processors, std::uint32_t{1}, bounds::instances);
-    else if (auto count = in_.whole(*x, 0, bounds::instances,
-                                    "a number of instances", " or \"max\""))
-      into.instances = static_cast<std::uint32_t>(*count);
-  }
-  if (auto x = parts.find("maxConnections"))
-    if (auto count =
-            in_.whole(*x, 0, bounds::connections, "a number of connections"))
-      into.max_connections = static_cast<std::uint32_t>(*count);
-}
-
-void loader::cluster_ports(const spot& x, const fields& parts,
-                           cluster_spec& into) {
-  auto port = [this, &parts](std::string_view key) {
-    auto value = parts.find(key);
-    auto number = value ? in_.whole(*value, 1, 65535, "a port") : std::nullopt;
-    return static_cast<std::uint16_t>(number.value_or(0));
-  };
-  into.common_port = port("commonPort");
-  into.start_port = port("startPort");
-  if (auto other = parts.find("processStartPort")) {
-    auto number = port("processStartPort");
-    if (!parts.find("startPort")) {
-      into.start_port = number;
-      in_.alias(x.path + ".startPort", *other);
-    } else if (number != 0 && into.start_port != 0
-               && number != into.start_port) {
-      in_.blame(*other,
-                std::to_string(number) + " contradicts startPort "
-                    + std::to_string(into.start_port),
-                "keep one of them");
-    }
-  }
-  if (auto host = parts.find("commonHost")) {
-    into.common_host = in_.text(*host).value_or("");
-    if (in_.is_sound(host->path) && into.common_host.empty())
-      in_.blame(*host, "is empty", "remove it to listen on all addresses");
-  }
-}
-
-void loader::cluster_mode(const spot& x) {
-  static constexpr std::array<std::string_view, 2> modes{"proxy", "inherit"};
-  if (in_.choice(x, modes, "a mode", 1) == std::size_t{1})
-    in_.blame(x, "`inherit` is not supported yet", "use \"proxy\"");
-}
-
-std::optional<balance_strategy> loader::strategy(const spot& x) {
-  auto word = in_.choice(x, strategy_words, "a strategy", strategies.size());
-  if (!word)
-    return std::nullopt;
-  if (*word >= strategies.size()) {
-    in_.blame(x, quote(strategy_words[*word]) + " is not supported yet",
-              "use \"least-connections\"");
-    return std::nullopt;
-  }
-  return strategies[*word];
-}
-
-// "loadBalancerStrategy", beside the cluster or instead of its "strategy".
-void loader::old_strategy(const spot& x, const fields& parts,
-                          process_spec& into) {
-  auto wanted = strategy(x);
-  auto entry = parts.find("cluster");
-  if (!entry) {
-    in_.blame_key(x, "has no effect without a cluster",
-                  "add `cluster` or remove it");
-    return;
-  }
-  if (!wanted || !into.cluster || entry->value.kind() != json_kind::object)
-    return;
-  auto path = entry->path + ".strategy";
-  bool given = false;
-  for (auto& member : entry->value.members())
-    given = given || member.key.string() == "strategy";
-  if (!given)
-    into.cluster->strategy = *wanted;
-  else if (in_.is_sound(path) && into.cluster->strategy != *wanted)
-    in_.blame(x,
-              describe(x.value) + " contradicts cluster.strategy "
-                  + quote(to_string(into.cluster->strategy), '"'),
-              "keep one of them");
 }
 
 // -- the machine --------------------------------------------------------------

@@ -9,10 +9,12 @@
 
 #include "pup/config/spec.hpp"
 
+#include <cstdint>
 #include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -34,6 +36,30 @@ struct diagnostic {
 
 std::string to_string(const diagnostic& x);
 
+/// An entry of the user database.
+struct user_entry {
+  std::string name;
+  std::uint32_t uid = 0;
+  std::uint32_t gid = 0;
+  std::vector<std::uint32_t> groups;  ///< all, `gid` among them
+  std::string home;
+  std::string shell;
+};
+
+/// A key that asks for more than the machine gives.
+struct attribute_problem {
+  std::string key;  ///< "user", "limits.nofile"
+  std::string problem;
+  std::string remedy;
+};
+
+/// A file of variables, or why it cannot be used.
+struct env_file_text {
+  std::string text;
+  std::string problem;   ///< in words; empty: `text` is good
+  bool missing = false;  ///< there is no such file
+};
+
 /// What load() asks about the machine. Every member must be set. Called on the
 /// thread that called load().
 struct world {
@@ -48,6 +74,26 @@ struct world {
                             const std::string& path_suffix,
                             const std::string& cwd)>
       program_problem;
+  /// Empty when the machine knows the time zone `name`, else the problem and
+  /// the remedy. May be unset: then any name is good.
+  std::function<std::pair<std::string, std::string>(const std::string& name)>
+      time_zone_problem{};
+  /// The user of this name or number; none: there is no such user. This and the
+  /// next four may be unset: then nothing is asked and nothing found.
+  std::function<std::optional<user_entry>(const std::string& name)> user{};
+  /// The same for a group.
+  std::function<std::optional<std::uint32_t>(const std::string& name)> group{};
+  /// Who the supervisor is.
+  std::function<identity()> self{};
+  /// What of this the supervisor may not set.
+  std::function<std::vector<attribute_problem>(const process_attributes&)>
+      attribute_problems{};
+  /// Reads a file for a process that runs as `uid`.
+  std::function<env_file_text(const std::string& path, std::uint32_t uid)>
+      env_file{};
+  /// Empty when `pattern` is a regular expression, else what is wrong with it.
+  /// May be unset: then any is good.
+  std::function<std::string(const std::string& pattern)> pattern_problem{};
   /// Processors usable by this process, at least 1 ("instances": "max").
   std::uint32_t processors = 1;
 };

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <limits>
 
 namespace pup {
 
@@ -62,6 +63,24 @@ std::string describe(const json_value& x) {
                  ? std::string{x.raw().substr(0, most_shown)} + "..."
                  : std::string{x.raw()};
   }
+}
+
+std::optional<std::uint64_t> bytes_of(std::string_view text) {
+  constexpr std::string_view units = "KMGT";
+  std::uint64_t factor = 1;
+  const auto unit =
+      text.empty() ? std::string_view::npos : units.find(text.back());
+  if (unit != std::string_view::npos) {
+    factor = std::uint64_t{1024} << (10 * unit);
+    text.remove_suffix(1);
+  }
+  std::uint64_t number = 0;
+  const auto* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, number);
+  if (text.empty() || error != std::errc{} || stop != end
+      || number > std::numeric_limits<std::uint64_t>::max() / factor)
+    return std::nullopt;
+  return number * factor;
 }
 
 std::optional<spot> fields::find(std::string_view key) const {

@@ -110,6 +110,14 @@ public:
   /// In milliseconds, at most bounds::duration_ms.
   std::optional<std::chrono::milliseconds> duration(const spot& x, bool seconds,
                                                     std::int64_t least_ms);
+  /// Those of `table` that are among `parts`, into the members of `into`.
+  template <class Spec, class Table>
+  void durations(const fields& parts, const Table& table, Spec& into) {
+    for (auto& key : table)
+      if (auto x = parts.find(key.key))
+        into.*key.member =
+            duration(*x, key.seconds, key.least).value_or(into.*key.member);
+  }
   /// Index of one of `words`, of which a fault lists the first `offered`.
   std::optional<std::size_t> choice(const spot& x,
                                     std::span<const std::string_view> words,
@@ -147,5 +155,9 @@ private:
 /// What a value is, for "... is not a port": a short value as written, "an
 /// array", "an object".
 std::string describe(const json_value& x);
+
+/// "64M" (K, M, G, T: powers of 1024) or a plain number of bytes; empty: it is
+/// neither, or above 64 bits.
+std::optional<std::uint64_t> bytes_of(std::string_view text);
 
 }  // namespace pup

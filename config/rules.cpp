@@ -1,23 +1,22 @@
 #include "pup/config/rules.hpp"
 
+#include "pup/config/attributes.hpp"
+#include "pup/config/cluster.hpp"
+#include "pup/config/conflicts.hpp"
+#include "pup/config/cron.hpp"
 #include "pup/config/expand.hpp"
+#include "pup/config/glob.hpp"
+#include "pup/config/relations.hpp"
 #include "pup/config/words.hpp"
 
 #include <algorithm>
-#include <map>
+#include <iterator>
 #include <unordered_map>
+#include <utility>
 
 namespace pup {
 
 namespace {
-
-using ip_address = std::array<std::uint8_t, 16>;
-
-constexpr std::uint32_t last_port = 65535;
-
-bool is_digit(char c) {
-  return c >= '0' && c <= '9';
-}
 
 bool is_id_char(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || is_digit(c)
@@ -28,158 +27,42 @@ bool holds_nul(std::string_view text) {
   return text.find('\0') != std::string_view::npos;
 }
 
-// -- numeric addresses --------------------------------------------------------
-
-// Dotted decimal without leading zeros, which some readers take for octal.
-bool parse_ipv4(std::string_view text, std::uint8_t* into) {
-  for (int part = 0; part < 4; ++part) {
-    if (part > 0) {
-      if (!text.starts_with('.'))
-        return false;
-      text.remove_prefix(1);
-    }
-    std::size_t size = 0;
-    unsigned value = 0;
-    while (size < text.size() && size < 4 && is_digit(text[size]))
-      value = value * 10 + static_cast<unsigned>(text[size++] - '0');
-    if (size == 0 || value > 255 || (size > 1 && text[0] == '0'))
-      return false;
-    into[part] = static_cast<std::uint8_t>(value);
-    text.remove_prefix(size);
-  }
-  return text.empty();
-}
-
-std::optional<unsigned> hex_value(char c) {
-  if (is_digit(c))
-    return static_cast<unsigned>(c - '0');
-  if (c >= 'a' && c <= 'f')
-    return static_cast<unsigned>(c - 'a') + 10;
-  if (c >= 'A' && c <= 'F')
-    return static_cast<unsigned>(c - 'A') + 10;
-  return std::nullopt;
-}
-
-// Groups without `::`, separated by single colons; appends their bytes.
-bool parse_groups(std::string_view text, bool may_end_in_ipv4,
-                  std::vector<std::uint8_t>& into) {
-  while (!text.empty()) {
-    auto end = std::min(text.find(':'), text.size());
-    auto group = text.substr(0, end);
-    if (may_end_in_ipv4 && end == text.size()
-        && group.find('.') != std::string_view::npos) {
-      std::uint8_t bytes[4];
-      if (!parse_ipv4(group, bytes))
-        return false;
-      into.insert(into.end(), bytes, bytes + 4);
-      return true;
-    }
-    if (group.empty() || group.size() > 4)
-      return false;
-    unsigned value = 0;
-    for (auto c : group) {
-      auto digit = hex_value(c);
-      if (!digit)
-        return false;
-      value = value * 16 + *digit;
-    }
-    into.push_back(static_cast<std::uint8_t>(value >> 8u));
-    into.push_back(static_cast<std::uint8_t>(value & 0xFFu));
-    if (end + 1 == text.size())
-      return false;  // ends in a colon
-    text.remove_prefix(std::min(end + 1, text.size()));
-  }
-  return true;
-}
-
-// RFC 4291 section 2.2, without zones.
-std::optional<ip_address> parse_ipv6(std::string_view text) {
-  std::vector<std::uint8_t> head;
-  std::vector<std::uint8_t> tail;
-  auto gap = text.find("::");
-  bool elided = gap != std::string_view::npos;
-  if (!parse_groups(text.substr(0, gap), !elided, head))
-    return std::nullopt;
-  if (elided && !parse_groups(text.substr(gap + 2), true, tail))
-    return std::nullopt;
-  auto size = head.size() + tail.size();
-  if (elided ? size > 14 : size != 16)
-    return std::nullopt;
-  ip_address result{};
-  std::copy(head.begin(), head.end(), result.begin());
-  std::copy_backward(tail.begin(), tail.end(), result.end());
-  return result;
-}
-
-// IPv4 as its IPv4-mapped IPv6 address.
-std::optional<ip_address> parse_address(std::string_view text) {
-  ip_address mapped{};
-  mapped[10] = mapped[11] = 0xFF;
-  if (parse_ipv4(text, mapped.data() + 12))
-    return mapped;
-  return parse_ipv6(text);
-}
-
-bool is_any_address(const ip_address& x) {
-  return std::all_of(x.begin(), x.end(), [](auto byte) { return byte == 0; })
-         || x == parse_address("0.0.0.0");
-}
-
-// Whether both want the same address; empty and the any addresses want all.
-bool same_host(const std::string& a, const std::string& b) {
-  auto x = parse_address(a);
-  auto y = parse_address(b);
-  return !x || !y || is_any_address(*x) || is_any_address(*y) || *x == *y;
-}
-
-// -- one value ----------------------------------------------------------------
-
-class rule_walk {
+class rule_walk : rule_judge {
 public:
-  explicit rule_walk(const pup_spec& spec) : spec_(spec) {}
+  rule_walk(const pup_spec& spec, std::vector<broken_rule>& into)
+      : rule_judge(into), spec_(spec) {}
 
-  std::vector<broken_rule> run();
+  void run();
 
 private:
-  void blame(std::string path, std::string problem, std::string remedy,
-             std::vector<std::string> basis = {}) {
-    result_.push_back({std::move(path), std::move(problem), std::move(remedy),
-                       std::move(basis)});
-  }
-
-  static std::string process_path(std::size_t index) {
-    return element_path("processes", index);
-  }
-
   void word_rules(const std::string& path, const std::string& word);
   void process_rules(const process_spec& x, const std::string& path);
   void command_rules(const process_spec& x, const std::string& path);
   void folder_rules(const process_spec& x, const std::string& path);
   void env_rules(const process_spec& x, const std::string& path);
   void placeholder_rules(const process_spec& x, const std::string& path,
-                         const std::string& text, const std::string& text_path);
+                         const placeholder_use& use,
+                         const std::string& text_path);
+  void placeholder_rules(const process_spec& x, const std::string& path,
+                         const std::string& text,
+                         const std::string& text_path) {
+    placeholder_rules(x, path, find_placeholders(text), text_path);
+  }
+  void output_rules(const process_spec& x, const std::string& path);
+  void logger_rules(const logger_spec& x);
+  void watcher_rules(const watcher_spec& x);
+  void watch_rules(const process_spec& x, const std::string& path);
   void exit_code_rules(const std::vector<int>& codes, const std::string& path);
   void restart_rules(const process_spec& x, const std::string& path);
-  void cluster_rules(const cluster_spec& x, const std::string& path);
-  template <class Spec, class Table>
-  void duration_rules(const Spec& x, const Table& table,
-                      const std::string& path);
-  void id_rules();
-  void instance_id_rules(std::size_t index);
-  void port_rules();
-  void range_rules(std::size_t index);
-  void common_port_rules(std::size_t index);
-
-  struct port_range {
-    std::uint32_t last;
-    std::size_t process;
-  };
+  void readiness_rules(const process_spec& x, const std::string& path);
+  void life_rules(const process_spec& x, const std::string& path);
+  void attribute_rules(const process_spec& x, const std::string& path);
+  void side_command_rules(const process_spec& x, const std::string& path,
+                          const command_spec& command,
+                          const std::string& command_path);
 
   const pup_spec& spec_;
-  std::vector<broken_rule> result_;
-  std::unordered_map<std::string, std::size_t> ids_;
-  std::map<std::uint32_t, port_range> ranges_;  // by first port, disjoint
-  std::map<std::uint32_t, std::vector<std::size_t>> common_ports_;
+  std::unordered_map<std::string, std::string> pid_files_;  // path of process
 };
 
 // An id or a name.
@@ -210,14 +93,13 @@ void rule_walk::process_rules(const process_spec& x, const std::string& path) {
   folder_rules(x, path);
   env_rules(x, path);
   restart_rules(x, path);
-  if (x.ready == ready_condition::port
-      && (!x.cluster || x.cluster->start_port == 0))
-    blame(path + ".ready.type", "`port` needs a port, and there is none",
-          x.cluster ? "add cluster.startPort or use `spawn`"
-                    : "add a cluster with startPort or use `spawn`",
-          {path + ".cluster.startPort"});
+  output_rules(x, path);
+  readiness_rules(x, path);
+  life_rules(x, path);
+  attribute_rules(x, path);
+  watch_rules(x, path);
   if (x.cluster)
-    cluster_rules(*x.cluster, path + ".cluster");
+    cluster_rules(*x.cluster, path + ".cluster", result_);
 }
 
 void rule_walk::command_rules(const process_spec& x, const std::string& path) {
@@ -280,15 +162,83 @@ void rule_walk::env_rules(const process_spec& x, const std::string& path) {
     else if (holds_nul(value))
       blame(value_path, "holds a NUL character, which no variable can",
             "remove \\u0000");
-    placeholder_rules(x, path, value, value_path);
+    placeholder_rules(x, path, find_placeholders_of_secret(value), value_path);
   }
+}
+
+// A path may come from the global `logger`: then each process that inherits it
+// says what is wrong, at its own path.
+void rule_walk::output_rules(const process_spec& x, const std::string& path) {
+  for (auto& [key, file] : {std::pair{"stdout", &x.output.stdout_file},
+                            std::pair{"stderr", &x.output.stderr_file}}) {
+    auto file_path = path + ".logger." + key;
+    if (holds_nul(*file))
+      blame(file_path, "holds a NUL character, which no path can",
+            "remove \\u0000");
+    else if (!file->empty() && !file->starts_with('/'))
+      blame(file_path, quote(*file) + " is not absolute", "start it with /");
+    placeholder_rules(x, path, *file, file_path);
+  }
+}
+
+void rule_walk::logger_rules(const logger_spec& x) {
+  auto size_rule = [this](const char* key, std::uint64_t bytes) {
+    if (bytes < std::uint64_t{bounds::least_log_bytes}
+        || bytes > std::uint64_t{bounds::most_log_bytes})
+      blame(std::string{"logger."} + key,
+            std::to_string(bytes) + " is not a size",
+            "use " + std::to_string(bounds::least_log_bytes) + " to "
+                + std::to_string(bounds::most_log_bytes));
+  };
+  if (x.internal_log.count() < 0 || x.internal_log.count() > bounds::log_hours)
+    blame("logger.internalLogHours",
+          std::to_string(x.internal_log.count()) + " is not a number of hours",
+          "use 0 to " + std::to_string(bounds::log_hours));
+  size_rule("internalLogSize", x.internal_log_bytes);
+  if (x.file_bytes != 0)
+    size_rule("maxFileSize", x.file_bytes);
+  if (x.files_kept > bounds::log_files)
+    blame("logger.maxFiles",
+          std::to_string(x.files_kept) + " is not a number of files",
+          "use 0 to " + std::to_string(bounds::log_files));
+}
+
+void rule_walk::watcher_rules(const watcher_spec& x) {
+  auto ms = x.interval.count();
+  if (ms < 1 || ms > bounds::duration_ms)
+    blame("watcher.interval", std::to_string(ms) + " ms is out of range",
+          duration_remedy(false, 1));
+  for (std::size_t i = 0; i < x.exts.size(); ++i)
+    if (x.exts[i].empty() || x.exts[i].find('/') != std::string::npos)
+      blame(element_path("watcher.exts", i),
+            quote(x.exts[i]) + " is not the ending of a name",
+            "use one such as \"js\"");
+  auto patterns = [&](const std::vector<std::string>& all, const char* key) {
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      auto parsed = path_glob::parse(all[i]);
+      if (auto fault = std::get_if<std::string>(&parsed))
+        blame(element_path(std::string{"watcher."} + key, i),
+              quote(all[i]) + ' ' + *fault,
+              "use a pattern such as \"src/**/*.js\"");
+    }
+  };
+  patterns(x.match, "match");
+  patterns(x.skip, "skip");
+}
+
+void rule_walk::watch_rules(const process_spec& x, const std::string& path) {
+  for (std::size_t i = 0; i < x.watch.size(); ++i)
+    if (!x.watch[i].starts_with('/') || holds_nul(x.watch[i]))
+      blame(element_path(path + ".watch", i),
+            quote(x.watch[i]) + " is not an absolute path", "use one");
+  if (!x.watch.empty() && x.watcher != spec_.watcher)
+    watcher_rules(x.watcher);
 }
 
 void rule_walk::placeholder_rules(const process_spec& x,
                                   const std::string& path,
-                                  const std::string& text,
+                                  const placeholder_use& use,
                                   const std::string& text_path) {
-  auto use = find_placeholders(text);
   if (!use.problem.empty())
     blame(text_path, use.problem, use.remedy);
   else if (use.variable)
@@ -308,20 +258,8 @@ void rule_walk::exit_code_rules(const std::vector<int>& codes,
             std::to_string(codes[i]) + " is not an exit code", "use 0 to 255");
 }
 
-template <class Spec, class Table>
-void rule_walk::duration_rules(const Spec& x, const Table& table,
-                               const std::string& path) {
-  for (auto& key : table) {
-    auto ms = (x.*key.member).count();
-    if (ms < key.least || ms > bounds::duration_ms)
-      blame(member_path(path, key.key),
-            std::to_string(ms) + " ms is out of range",
-            duration_remedy(key.seconds, key.least));
-  }
-}
-
 void rule_walk::restart_rules(const process_spec& x, const std::string& path) {
-  duration_rules(x, process_durations, path);
+  duration_rules(x, process_durations, path, result_);
   if (x.restart_limit && *x.restart_limit > bounds::restarts)
     blame(path + ".restartLimit",
           std::to_string(*x.restart_limit) + " is not a number of restarts",
@@ -337,185 +275,98 @@ void rule_walk::restart_rules(const process_spec& x, const std::string& path) {
           "use 15, which is SIGTERM");
 }
 
-void rule_walk::cluster_rules(const cluster_spec& x, const std::string& path) {
-  auto instances = path + ".instances";
-  auto start_port = path + ".startPort";
-  duration_rules(x, cluster_durations, path);
-  if (x.instances > bounds::instances)
-    blame(instances,
-          std::to_string(x.instances) + " is not a number of instances",
-          "use 0 to " + std::to_string(bounds::instances));
-  else if (x.start_port != 0 && x.start_port + x.instances > last_port + 1)
-    blame(start_port,
-          std::to_string(x.instances) + " instances from port "
-              + std::to_string(x.start_port) + " reach port "
-              + std::to_string(x.start_port + x.instances - 1)
-              + ", above 65535",
-          "use " + std::to_string(last_port + 1 - x.instances) + " or lower",
-          {instances});
-  if (x.max_connections > bounds::connections)
-    blame(path + ".maxConnections",
-          std::to_string(x.max_connections) + " is not a number of connections",
-          "use 0 to " + std::to_string(bounds::connections));
-  if (!x.common_host.empty() && !parse_address(x.common_host))
-    blame(path + ".commonHost",
-          quote(x.common_host) + " is not a numeric IPv4 or IPv6 address",
-          x.common_host == "localhost"
-              ? "use `127.0.0.1` or `::1`"
-              : "use one such as `127.0.0.1`, or remove it for all addresses");
-  if (x.common_port != 0 && x.start_port == 0)
-    blame(path + ".commonPort", "a balancer needs instances with ports",
-          "add startPort", {start_port});
-}
-
-// -- several values -----------------------------------------------------------
-
-void rule_walk::id_rules() {
-  auto& processes = spec_.processes;
-  for (std::size_t i = 0; i < processes.size(); ++i) {
-    if (processes[i].id.empty())
-      continue;
-    auto [other, added] = ids_.emplace(processes[i].id, i);
-    if (!added)
-      blame(process_path(i) + ".id",
-            quote(processes[i].id) + " is already the id of "
-                + process_path(other->second),
-            "choose another id");
+void rule_walk::readiness_rules(const process_spec& x,
+                                const std::string& path) {
+  auto ready = path + ".ready";
+  auto is_http = x.ready == ready_condition::http;
+  if ((x.ready == ready_condition::port || is_http)
+      && (!x.cluster || x.cluster->start_port == 0))
+    blame(ready + ".type",
+          std::string{is_http ? "`http`" : "`port`"}
+              + " needs a port, and there is none",
+          x.cluster ? "add cluster.startPort or use `spawn`"
+                    : "add a cluster with startPort or use `spawn`",
+          {path + ".cluster.startPort"});
+  if (is_http && !is_request_path(x.ready_path))
+    blame(ready + ".path",
+          quote(x.ready_path) + " is not the path of a request",
+          "use one such as \"/health\", without blanks");
+  if (x.ready == ready_condition::exec) {
+    if (x.ready_command.argv.empty())
+      blame(ready + ".cmd", "is empty", "name a program");
+    side_command_rules(x, path, x.ready_command, ready + ".cmd");
   }
-  for (std::size_t i = 0; i < processes.size(); ++i)
-    instance_id_rules(i);
+  if (x.ready == ready_condition::log && x.ready_pattern.empty())
+    blame(ready + ".pattern", "is empty", "write a regular expression");
+  if (x.ready == ready_condition::fd && x.watchdog.count() > 0)
+    blame(path + ".watchdogMs", "does not go together with ready `fd`",
+          "use ready `notify`, or remove it");
 }
 
-// Cluster `web` owns web-1 to web-1024: it can be scaled there at any time.
-void rule_walk::instance_id_rules(std::size_t index) {
-  auto& id = spec_.processes[index].id;
-  auto dash = id.rfind('-');
-  if (dash == std::string::npos || dash + 1 == id.size() || id[dash + 1] == '0'
-      || id.size() - dash > 5)
-    return;
-  std::uint32_t slot = 0;
-  for (auto i = dash + 1; i < id.size(); ++i) {
-    if (!is_digit(id[i]))
+void rule_walk::life_rules(const process_spec& x, const std::string& path) {
+  auto hook_rules = [&](const command_spec& hook, const char* name) {
+    side_command_rules(x, path, hook, path + ".hooks." + name);
+    auto ms = hook.timeout.count();
+    if (ms < 1 || ms > bounds::duration_ms)
+      blame(path + ".hooks." + name + ".timeoutMs",
+            std::to_string(ms) + " ms is out of range",
+            duration_remedy(false, 1));
+  };
+  hook_rules(x.hooks.pre_start, "preStart");
+  hook_rules(x.hooks.post_start, "postStart");
+  hook_rules(x.hooks.pre_stop, "preStop");
+  hook_rules(x.hooks.post_stop, "postStop");
+  auto cron_rules = [&](const std::string& text, const char* key) {
+    if (text.empty())
       return;
-    slot = slot * 10 + static_cast<std::uint32_t>(id[i] - '0');
-  }
-  auto owner = ids_.find(id.substr(0, dash));
-  if (slot > bounds::instances || owner == ids_.end()
-      || !spec_.processes[owner->second].cluster)
-    return;
-  auto cluster = owner->second;
-  auto range = "-1 to -" + std::to_string(bounds::instances);
-  if (cluster < index)
-    blame(process_path(index) + ".id",
-          quote(id) + " is the id of an instance of cluster "
-              + quote(owner->first) + " (" + process_path(cluster) + ')',
-          "choose an id that does not end in " + range);
-  else
-    blame(process_path(cluster) + ".id",
-          "instance " + quote(id) + " of this cluster would have the id of "
-              + process_path(index),
-          "choose another id for one of them");
+    auto parsed = cron_schedule::parse(text);
+    if (auto fault = std::get_if<cron_fault>(&parsed))
+      blame(member_path(path, key), fault->field + ' ' + fault->problem,
+            fault->remedy);
+  };
+  cron_rules(x.cron, "cron");
+  cron_rules(x.terminate_cron, "terminate");
 }
 
-void rule_walk::port_rules() {
-  for (std::size_t i = 0; i < spec_.processes.size(); ++i) {
-    if (!spec_.processes[i].cluster)
-      continue;
-    range_rules(i);
-    common_port_rules(i);
+void rule_walk::attribute_rules(const process_spec& x,
+                                const std::string& path) {
+  auto broken = broken_attribute_rules(x, path);
+  std::move(broken.begin(), broken.end(), std::back_inserter(result_));
+  auto pid_file = path + ".pidFile";
+  placeholder_rules(x, path, x.pid_file, pid_file);
+  if (x.pid_file.empty())
+    return;
+  auto [other, added] = pid_files_.emplace(x.pid_file, path);
+  // Placeholders that tell instances apart tell processes apart by %{id} only.
+  if (!added && !find_placeholders(x.pid_file).id)
+    blame(pid_file, "is already the pidFile of " + other->second,
+          "name another file");
+}
+
+void rule_walk::side_command_rules(const process_spec& x,
+                                   const std::string& path,
+                                   const command_spec& command,
+                                   const std::string& command_path) {
+  if (command.shell)
+    return;
+  for (std::size_t i = 0; i < command.argv.size(); ++i) {
+    auto here = element_path(command_path, i);
+    if (holds_nul(command.argv[i]))
+      blame(here, "holds a NUL character, which no argument can",
+            "remove \\u0000");
+    else if (i == 0 && command.argv[i].empty())
+      blame(here, "is empty", "name a program");
+    placeholder_rules(x, path, command.argv[i], here);
   }
 }
 
-std::string overlap_text(std::uint32_t first, std::uint32_t last) {
-  return first == last ? " overlaps with " : " overlap with ";
-}
-
-std::string ports_text(std::uint32_t first, std::uint32_t last) {
-  return first == last
-             ? "port " + std::to_string(first)
-             : "ports " + std::to_string(first) + " to " + std::to_string(last);
-}
-
-void rule_walk::range_rules(std::size_t index) {
-  auto& process = spec_.processes[index];
-  std::uint32_t first = process.cluster->start_port;
-  std::uint32_t count = process.cluster->instances;
-  if (first == 0 || count == 0 || count > bounds::instances
-      || first + count > last_port + 1)
-    return;
-  auto last = first + count - 1;
-  auto path = process_path(index) + ".cluster.startPort";
-  auto basis = process_path(index) + ".cluster.instances";
-  // The only earlier range that can reach into this one from below, or else
-  // the first that begins in it.
-  auto other = ranges_.upper_bound(first);
-  if (other != ranges_.begin() && std::prev(other)->second.last >= first)
-    --other;
-  if (other != ranges_.end() && other->first <= last) {
-    auto& owner = spec_.processes[other->second.process];
-    blame(path,
-          ports_text(first, last) + " of " + quote(process.id)
-              + overlap_text(first, last)
-              + ports_text(other->first, other->second.last) + " of "
-              + quote(owner.id),
-          "choose ports that no other process uses",
-          {basis, process_path(other->second.process) + ".cluster.instances"});
-    return;
-  }
-  auto common = common_ports_.lower_bound(first);
-  if (common != common_ports_.end() && common->first <= last) {
-    auto owner = common->second.front();
-    blame(path,
-          ports_text(first, last) + " of " + quote(process.id)
-              + overlap_text(first, last) + "commonPort "
-              + std::to_string(common->first) + " of "
-              + quote(spec_.processes[owner].id),
-          "choose ports that no other process uses", {basis});
-    return;
-  }
-  ranges_.emplace(first, port_range{last, index});
-}
-
-void rule_walk::common_port_rules(std::size_t index) {
-  auto& process = spec_.processes[index];
-  std::uint32_t port = process.cluster->common_port;
-  if (port == 0)
-    return;
-  auto path = process_path(index) + ".cluster.commonPort";
-  auto other = ranges_.upper_bound(port);
-  if (other != ranges_.begin() && (--other)->second.last >= port) {
-    auto owner = other->second.process;
-    blame(path,
-          "port " + std::to_string(port) + " of " + quote(process.id)
-              + " lies within " + ports_text(other->first, other->second.last)
-              + " of "
-              + (owner == index ? "its own instances"
-                                : quote(spec_.processes[owner].id)),
-          "choose a port that no other process uses",
-          {process_path(owner) + ".cluster.instances"});
-    return;
-  }
-  auto& users = common_ports_[port];
-  for (auto user : users) {
-    auto& x = spec_.processes[user];
-    if (!same_host(x.cluster->common_host, process.cluster->common_host))
-      continue;
-    blame(path,
-          "port " + std::to_string(port) + " of " + quote(process.id)
-              + " is already the commonPort of " + quote(x.id),
-          "choose another port, or a different commonHost for each",
-          {process_path(index) + ".cluster.commonHost",
-           process_path(user) + ".cluster.commonHost"});
-    return;
-  }
-  users.push_back(index);
-}
-
-std::vector<broken_rule> rule_walk::run() {
+void rule_walk::run() {
   word_rules("name", spec_.name);
   if (spec_.name == "." || spec_.name == "..")
     blame("name", quote(spec_.name) + " cannot name a folder",
           "choose another name");
+  logger_rules(spec_.logger);
+  watcher_rules(spec_.watcher);
   if (spec_.processes.empty())
     blame("processes", "is empty, there is nothing to do", "add a process");
   if (spec_.processes.size() > bounds::processes) {
@@ -523,19 +374,28 @@ std::vector<broken_rule> rule_walk::run() {
           "has " + std::to_string(spec_.processes.size())
               + " entries, more than " + std::to_string(bounds::processes),
           "split it into several configurations");
-    return std::move(result_);
+    return;
   }
   for (std::size_t i = 0; i < spec_.processes.size(); ++i)
     process_rules(spec_.processes[i], process_path(i));
-  id_rules();
-  port_rules();
-  return std::move(result_);
+  for (const auto& [name, group] : spec_.groups)
+    word_rules(member_path("groups", name), name);
+  conflict_rules(spec_, result_);
+  relation_rules(spec_, result_);
 }
 
 }  // namespace
 
 std::vector<broken_rule> broken_rules(const pup_spec& spec) {
-  return rule_walk{spec}.run();
+  std::vector<broken_rule> result;
+  rule_walk{spec, result}.run();
+  return result;
+}
+
+bool is_request_path(std::string_view text) {
+  return text.starts_with('/')
+         && std::all_of(text.begin(), text.end(),
+                        [](char c) { return c > ' ' && c != '\x7f'; });
 }
 
 std::string duration_remedy(bool seconds, std::int64_t least_ms) {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "pup/config/spec.hpp"
+#include "pup/config/words.hpp"
 
 #include <array>
 #include <chrono>
@@ -12,6 +13,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace pup {
@@ -22,6 +24,9 @@ inline constexpr std::uint32_t restarts = 1'000'000;
 /// Highest maxConnections: above Linux's usual fs.nr_open of 1,048,576
 /// descriptors nothing could be reached anyway.
 inline constexpr std::uint32_t connections = 1'000'000;
+/// Highest unhealthyAfter and healthyAfter; 1,000 checks are a quarter of an
+/// hour at the usual interval.
+inline constexpr std::uint32_t checks = 1'000;
 }  // namespace bounds
 
 /// A rule that a spec breaks.
@@ -32,6 +37,20 @@ struct broken_rule {
   /// Other paths the rule draws on: where one of these could not be read, this
   /// rule says nothing.
   std::vector<std::string> basis;
+};
+
+/// Takes down the rules that a walk over a spec, or part of one, finds broken.
+class rule_judge {
+protected:
+  explicit rule_judge(std::vector<broken_rule>& into) : result_(into) {}
+
+  void blame(std::string path, std::string problem, std::string remedy,
+             std::vector<std::string> basis = {}) {
+    result_.push_back({std::move(path), std::move(problem), std::move(remedy),
+                       std::move(basis)});
+  }
+
+  std::vector<broken_rule>& result_;
 };
 
 /// Every rule that `spec` breaks, in no particular order. Empty: it is valid.
@@ -47,11 +66,14 @@ struct duration_key {
 };
 
 // A least value of 1 where 0 would fail at once or restart without a pause.
-inline constexpr std::array<duration_key<process_spec>, 6> process_durations{{
+inline constexpr std::array<duration_key<process_spec>, 9> process_durations{{
     {"restartDelayMs", &process_spec::restart_delay, false, 0},
     {"restartMaxDelayMs", &process_spec::restart_max_delay, false, 1},
     {"restartPeriodMs", &process_spec::restart_period, false, 1},
     {"readyTimeoutMs", &process_spec::ready_timeout, false, 1},
+    {"watchdogMs", &process_spec::watchdog, false, 0},
+    {"maxAgeMs", &process_spec::max_age, false, 0},
+    {"timeout", &process_spec::run_timeout, true, 0},
     {"terminateGracePeriod", &process_spec::terminate_grace_period, true, 0},
     {"terminateTimeout", &process_spec::terminate_timeout, true, 0},
 }};
@@ -62,8 +84,30 @@ inline constexpr std::array<duration_key<cluster_spec>, 3> cluster_durations{{
     {"connectTimeoutMs", &cluster_spec::connect_timeout, false, 1},
 }};
 
+inline constexpr std::array<duration_key<health_check>, 2> health_durations{{
+    {"intervalMs", &health_check::interval, false, 1},
+    {"timeoutMs", &health_check::timeout, false, 1},
+}};
+
 /// "use 0 to 31536000000", in the unit of the key.
 std::string duration_remedy(bool seconds, std::int64_t least_ms);
+
+/// The durations of `x`, which stands at `path`, are within their bounds.
+template <class Spec, class Table>
+void duration_rules(const Spec& x, const Table& table, const std::string& path,
+                    std::vector<broken_rule>& into) {
+  for (auto& key : table) {
+    auto ms = (x.*key.member).count();
+    if (ms < key.least || ms > bounds::duration_ms)
+      into.push_back({member_path(path, key.key),
+                      std::to_string(ms) + " ms is out of range",
+                      duration_remedy(key.seconds, key.least),
+                      {}});
+  }
+}
+
+/// Of a GET request: no blanks, nothing that would begin another line.
+bool is_request_path(std::string_view text);
 
 /// Signals that ask a process to stop, with their numbers on Linux. SIGKILL
 /// and SIGSTOP are not among them: no process can act on those.

@@ -10,6 +10,10 @@
 
 namespace pup {
 
+inline bool is_digit(char c) {
+  return c >= '0' && c <= '9';
+}
+
 /// `text` between two `mark`s, fit for one line of a terminal: control
 /// characters become \u00XX, and of a long text the first 40 bytes are shown.
 std::string quote(std::string_view text, char mark = '`');
@@ -30,5 +34,10 @@ std::string member_path(const std::string& parent, std::string_view key);
 
 /// Path of an element: `parent[3]`.
 std::string element_path(const std::string& parent, std::size_t index);
+
+/// Path of a process: `processes[3]`.
+inline std::string process_path(std::size_t index) {
+  return element_path("processes", index);
+}
 
 }  // namespace pup

@@ -3,6 +3,9 @@
 //
 //   http_server [PORT [ADDRESS]]      default: $PORT, 127.0.0.1; port 0: any
 //
+// With LISTEN_FDS and LISTEN_PID (mode "inherit", or systemd's sockets) it also
+// serves the socket that it finds as descriptor 3, and needs no PORT.
+//
 //   GET /                "my-scalable-app-1 pid 4711 port 8000", id from PUP_ID
 //   GET /slow?ms=50      the same, 50 ms later; others are not delayed
 //   GET /bytes?n=1000000 that many bytes
@@ -26,6 +29,7 @@
 #include <utility>
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
@@ -99,16 +103,21 @@ bool is(std::string_view text, std::string_view lower) {
 
 class server {
 public:
-  server(const std::string& address, std::uint16_t port) {
+  // `port` below 0: only the inherited socket.
+  server(const std::string& address, int port, int inherited)
+      : inherited_(inherited) {
     epoll_ = ::epoll_create1(EPOLL_CLOEXEC);
-    listen(address, port);
+    if (port >= 0)
+      listen(address, static_cast<std::uint16_t>(port));
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     signals_ = ::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (epoll_ < 0 || signals_ < 0)
       die("start");
-    watch(listener_, EPOLLIN, EPOLL_CTL_ADD);
+    for (const int fd : {listener_, inherited_})
+      if (fd >= 0)
+        watch(fd, EPOLLIN, EPOLL_CTL_ADD);
     watch(signals_, EPOLLIN, EPOLL_CTL_ADD);
     std::printf("listening on %s port %u\n", address.c_str(), port_);
     std::fflush(stdout);
@@ -159,8 +168,8 @@ private:
   }
 
   void dispatch(int fd, std::uint32_t events) {
-    if (fd == listener_) {
-      accept_all();
+    if (fd == listener_ || fd == inherited_) {
+      accept_all(fd);
     } else if (fd == signals_) {
       stop();
     } else if (const auto found = connections_.find(fd);
@@ -170,10 +179,10 @@ private:
     }
   }
 
-  void accept_all() {
+  void accept_all(int listener) {
     for (;;) {
       const int fd =
-          ::accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+          ::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
       if (fd < 0 && errno == ECONNABORTED)
         continue;
       if (fd < 0)  // EAGAIN; or no descriptor left: the queue waits
@@ -186,10 +195,14 @@ private:
   }
 
   void unlisten() {
-    if (listener_ < 0)
-      return;
-    accept_all();  // what the queue holds would be reset
-    ::close(std::exchange(listener_, -1));
+    for (int* fd : {&listener_, &inherited_}) {
+      if (*fd < 0)
+        continue;
+      accept_all(*fd);  // what the queue holds would be reset
+      // Others may have the inherited one, so closing does not end the watch.
+      ::epoll_ctl(epoll_, EPOLL_CTL_DEL, *fd, nullptr);
+      ::close(std::exchange(*fd, -1));
+    }
   }
 
   void stop() {
@@ -401,11 +414,23 @@ private:
 
   int epoll_ = -1;
   int listener_ = -1;
+  int inherited_ = -1;
   int signals_ = -1;
   std::uint16_t port_ = 0;
   bool stopping_ = false;
   std::map<int, connection> connections_;
 };
+
+// Descriptor 3, if whoever started this program says that it is a socket for
+// it.
+int inherited_socket() {
+  if (number(variable("LISTEN_PID"), 0) != ::getpid()
+      || number(variable("LISTEN_FDS"), 0) < 1)
+    return -1;
+  const int fd = 3;
+  ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK);
+  return fd;
+}
 
 }  // namespace
 
@@ -420,12 +445,16 @@ int main(int argc, char** argv) {
     sigprocmask(SIG_BLOCK, &term, nullptr);
   const auto port_text = argc > 1 ? std::string{argv[1]} : variable("PORT");
   const long port = number(port_text, -1);
-  if (port_text.empty() || port < 0 || port > 65535) {
+  const int inherited = inherited_socket();
+  const bool has_port = !port_text.empty();
+  if ((!has_port && inherited < 0)
+      || (has_port && (port < 0 || port > 65535))) {
     std::fprintf(stderr, "usage: http_server [PORT [ADDRESS]]\n");
     return 2;
   }
   const milliseconds delay{number(variable("START_DELAY_MS"), 0)};
   std::this_thread::sleep_for(delay);
-  server{argc > 2 ? argv[2] : "127.0.0.1", static_cast<std::uint16_t>(port)}
+  server{argc > 2 ? argv[2] : "127.0.0.1",
+         has_port ? static_cast<int>(port) : -1, inherited}
       .run();
 }

@@ -1,226 +1,39 @@
 #include "pup/runtime/children.hpp"
 
+#include "pup/runtime/cgroup.hpp"
+#include "pup/runtime/pid_file.hpp"
 #include "pup/runtime/ports.hpp"
 #include "pup/runtime/process.hpp"
 
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
-#include <boost/asio/steady_timer.hpp>
 
 #include <algorithm>
 #include <cassert>
-#include <cerrno>
-#include <charconv>
-#include <chrono>
 #include <csignal>
-#include <cstdio>
-#include <fstream>
-#include <thread>
+#include <filesystem>
 #include <unordered_map>
 #include <utility>
-
-#include <dirent.h>
-#include <fcntl.h>
-#include <poll.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 namespace pup {
 
 namespace {
 
 namespace asio = boost::asio;
-using asio::ip::tcp;
-using boost::system::error_code;
-using namespace std::chrono_literals;
-using clock = std::chrono::steady_clock;
-using std::chrono::milliseconds;
 
-// Programs that are quick to listen do so within milliseconds; one that takes
-// longer than a second does not notice 50 ms more.
-constexpr milliseconds first_probe_delay = 1ms;
-constexpr milliseconds early_probe_delay = 10ms;
-constexpr milliseconds late_probe_delay = 50ms;
-constexpr milliseconds early_probe_period = 1s;
-// A connect that is neither accepted nor refused: its SYN met a full queue, and
-// is sent again after 1 s.
-constexpr milliseconds probe_timeout = 1500ms;
-
-constexpr milliseconds first_group_delay = 1ms;
-constexpr milliseconds longest_group_delay = 64ms;
-constexpr milliseconds group_timeout = 10s;
-// Zombies are told from the living by a walk through /proc, which waits until
-// the normal case, a parent that reaps at once, is out of question.
-constexpr milliseconds zombie_check_delay = 16ms;
-
-constexpr milliseconds destructor_timeout = 5s;
-
-// The raw system call: glibc's waitid() has no argument for the usage.
-int wait_pidfd(int pidfd, siginfo_t& info, int options, rusage* usage) {
-  info = siginfo_t{};
-  long result = 0;
-  do {
-    result =
-        ::syscall(SYS_waitid, P_PIDFD, pidfd, &info, WEXITED | options, usage);
-  } while (result != 0 && errno == EINTR);
-  return static_cast<int>(result);
+std::string readiness_name(const std::string& key, std::uint64_t life) {
+  return "ready/" + key + '/' + std::to_string(life);
 }
 
-bool has_ended(int pidfd) {
-  siginfo_t info;
-  return wait_pidfd(pidfd, info, WNOHANG | WNOWAIT, nullptr) != 0
-         || info.si_pid != 0;
-}
-
-std::int64_t microseconds_of(const timeval& time) {
-  return std::int64_t{time.tv_sec} * 1'000'000 + time.tv_usec;
-}
-
-exit_status reap(pid_t pid, int pidfd) {
-  siginfo_t info;
-  rusage usage{};
-  exit_status status;
-  status.pid = pid;
-  // ECHILD: someone else waits for all children of the process; the status is
-  // lost, and a lost one must not look like success.
-  if (wait_pidfd(pidfd, info, 0, &usage) != 0)
-    return status;
-  if (info.si_code == CLD_EXITED)
-    status.code = info.si_status;
-  else
-    status.signal = info.si_status;
-  status.core = info.si_code == CLD_DUMPED;
-  status.cpu_us =
-      microseconds_of(usage.ru_utime) + microseconds_of(usage.ru_stime);
-  status.max_rss_kb = usage.ru_maxrss;
-  return status;
-}
-
-bool wait_for_exit(int pidfd, clock::time_point deadline) {
-  pollfd event{pidfd, POLLIN, 0};
-  int result = 0;
-  do {
-    const auto left = std::chrono::ceil<milliseconds>(deadline - clock::now());
-    result = ::poll(&event, 1, static_cast<int>(std::max(left, 0ms).count()));
-  } while (result < 0 && errno == EINTR);
-  return result == 1;
-}
-
-struct folder_closer {
-  void operator()(DIR* folder) const noexcept {
-    ::closedir(folder);
-  }
-};
-
-// State and group of a process, from /proc/PID/stat: "pid (name) S ppid pgrp".
-bool lives_in_group(const char* pid, pid_t group) {
-  std::ifstream file{std::string{"/proc/"} + pid + "/stat"};
-  std::string line;
-  std::getline(file, line);
-  const auto name_end = line.rfind(") ");
-  if (name_end == std::string::npos)
-    return false;
-  const char state = line[name_end + 2];
-  int parent = 0;
-  pid_t found = 0;
-  if (std::sscanf(line.c_str() + name_end + 3, "%d %d", &parent, &found) != 2)
-    return false;
-  return found == group && state != 'Z' && state != 'X';
-}
-
-// Members whose new parent never reaps (a container without an init) stay
-// zombies for ever; they hold nothing and count as gone.
-bool only_zombies_left(pid_t group) {
-  const std::unique_ptr<DIR, folder_closer> folder{::opendir("/proc")};
-  if (!folder)
-    return false;
-  while (const auto* entry = ::readdir(folder.get()))
-    if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9'
-        && lives_in_group(entry->d_name, group))
-      return false;
-  return true;
-}
-
-// After the leader is reaped. A member may have become our child: as process 1
-// or as a subreaper we inherit orphans.
-bool group_is_gone(pid_t group, bool look_for_zombies) {
-  siginfo_t info;
-  do {
-    info = siginfo_t{};
-  } while (::waitid(P_PGID, static_cast<id_t>(group), &info, WEXITED | WNOHANG)
-               == 0
-           && info.si_pid != 0);
-  if (::kill(-group, 0) != 0 && errno == ESRCH)
-    return true;
-  return look_for_zombies && only_zombies_left(group);
-}
-
-// The waiting of a group for its end, by a timer or by sleeping.
-class backoff {
-public:
-  explicit backoff(milliseconds first, milliseconds longest)
-      : next_(first), longest_(longest) {}
-
-  milliseconds next() {
-    return std::exchange(next_, std::min(next_ * 2, longest_));
-  }
-
-  void set_longest(milliseconds longest) {
-    longest_ = longest;
-    next_ = longest;
-  }
-
-private:
-  milliseconds next_;
-  milliseconds longest_;
-};
-
-void refuse_ignored_sigchld() {
-  struct sigaction action {};
-  ::sigaction(SIGCHLD, nullptr, &action);
-  const bool ignored =
-      (action.sa_flags & SA_SIGINFO) == 0 && action.sa_handler == SIG_IGN;
-  if (ignored || (action.sa_flags & SA_NOCLDWAIT) != 0)
-    throw std::system_error{EINVAL, std::system_category(),
-                            "SIGCHLD is ignored, so exit statuses would be "
-                            "lost; set it to SIG_DFL at start"};
-}
-
-struct opened_output {
-  unique_fd file;  // none: /dev/null
-  std::string warning;
-};
-
-opened_output open_output(const std::string& path) {
-  opened_output result;
-  if (path.empty())
-    return result;
-  // Non-blocking for the open alone: a FIFO without a reader must not stop the
-  // loop.
-  result.file.reset(::open(
-      path.c_str(),
-      O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600));
-  if (result.file && ::fcntl(result.file.get(), F_SETFL, O_APPEND) == 0)
-    return result;
-  result.warning = to_string(os_fault{"open", path, errno})
-                   + "; its output goes to /dev/null";
-  result.file.reset();
+readiness_request readiness_of(const launch_request& x) {
+  readiness_request result{x.ready, x.port, x.ready_path, x.watchdog};
+  if (x.attributes.run_as)
+    result.uid = x.attributes.run_as->uid;
   return result;
 }
 
-// Nobody listens, yet the connect succeeded: the kernel chose the wanted port
-// for our end and connected the socket with itself. Reset it, or the port would
-// stay in TIME_WAIT.
-bool is_connected_to_itself(tcp::socket& socket) {
-  error_code error;
-  if (socket.local_endpoint(error) != socket.remote_endpoint(error) || error)
-    return false;
-  socket.set_option(asio::socket_base::linger{true, 0}, error);
-  return true;
+void add_warning(std::string& to, const std::string& text) {
+  to += (to.empty() ? "" : "; ") + text;
 }
 
 }  // namespace
@@ -228,15 +41,35 @@ bool is_connected_to_itself(tcp::socket& socket) {
 class children::impl : public std::enable_shared_from_this<impl> {
 public:
   impl(asio::io_context& loop, std::vector<std::string> environment,
-       child_events events)
+       child_events events, std::shared_ptr<spawner> parent)
       : loop_(loop),
         environment_(std::move(environment)),
-        events_(std::move(events)) {}
+        events_(std::move(events)),
+        parent_(std::move(parent)) {
+    spawner_events facts;
+    facts.started = [this](std::uint64_t number, pid_t pid) {
+      if (const auto p = find(number))
+        started(p, pid);
+    };
+    facts.failed = [this](std::uint64_t number, const os_fault& fault) {
+      if (const auto p = find(number))
+        failed(p, {fault.call, to_string(fault)});
+    };
+    facts.ended = [this](std::uint64_t number, const burial& end) {
+      if (const auto p = find(number))
+        ended(p, end);
+    };
+    parent_->connect(std::move(facts));
+  }
 
   void launch(const std::string& key, std::uint64_t life,
               launch_request request);
+  void adopt(life_adoption x);
+  void mark(const std::string& key, std::uint64_t life, const life_mark& x);
+  void done(const std::string& key, std::uint64_t life);
   std::optional<os_fault> signal(const std::string& key, std::uint64_t life,
                                  int signo);
+  void show_ready(const std::string& key, std::uint64_t life);
   void kill_group(const std::string& key, std::uint64_t life);
   void abandon(const std::string& key, std::uint64_t life);
   void end_all();
@@ -246,29 +79,19 @@ public:
   }
 
 private:
-  // A life whose process exists, or has left a group that still does.
-  // Handlers hold it weakly: only its slot owns it.
+  // A life with a number at the spawner. Handlers hold it weakly: only its slot
+  // owns it.
   struct process {
-    process(asio::io_context& loop, std::string its_key, std::uint64_t number)
-        : key(std::move(its_key)),
-          life(number),
-          pidfd(loop),
-          timer(loop),
-          probe(loop) {}
-
     std::string key;
-    std::uint64_t life;
-    pid_t pid = 0;  // its group as well
-    std::uint16_t port = 0;
-    asio::posix::stream_descriptor pidfd;
+    std::uint64_t life = 0;
+    std::uint64_t number = 0;
+    pid_t pid = 0;         // 0: it is being started
+    bool to_kill = false;  // as soon as there is one
     bool abandoned = false;
-    bool reaped = false;
-    // First for readiness, then for the end of the group.
-    asio::steady_timer timer;
-    clock::time_point timing_since;
-    backoff delays{first_probe_delay, early_probe_delay};
-    tcp::socket probe;
-    exit_status status;
+    std::optional<readiness> ready;
+    std::string warning;    // for `launched`
+    std::string pid_file;   // empty: none
+    std::string cgroup_id;  // empty: none
   };
 
   using process_ptr = std::shared_ptr<process>;
@@ -283,33 +106,54 @@ private:
     std::optional<waiting_life> next;
   };
 
+  // An ended life whose end is still to be acted upon.
+  struct told_end {
+    std::uint64_t life;
+    std::uint64_t number;
+  };
+
   process_ptr find(const std::string& key, std::uint64_t life) const;
+  process_ptr find(std::uint64_t number) const;
   bool drop_waiting(const std::string& key, std::uint64_t life);
   void forget_if_empty(const std::string& key);
 
   void begin_next(const std::string& key);
   std::variant<process_ptr, launch_fault> start(const std::string& key,
                                                 std::uint64_t life,
-                                                const launch_request& request,
-                                                std::string& warning);
+                                                const launch_request& request);
+  void use(process& p, const launch_request& request);
+  std::string enter_cgroup(process& p, const cgroup_limits& limits);
+  void give_back(const process& p);
+  void own(const process_ptr& p);
+  void leave(const process_ptr& p);
   void disown(process& p);
 
-  template <class Step>
-  auto while_alive(const process_ptr& p, Step step);
-  void await_exit(const process_ptr& p);
-  void on_pidfd(const process_ptr& p);
-  void await_group(const process_ptr& p);
-  void finish(const process_ptr& p, bool group_gone);
-
-  void probe(const process_ptr& p, bool ipv6);
-  void on_probe(const process_ptr& p, bool ipv6, error_code error);
-  void probe_later(const process_ptr& p);
+  void started(const process_ptr& p, pid_t pid);
+  void failed(const process_ptr& p, const launch_fault& fault);
+  void ended(const process_ptr& p, const burial& end);
+  void await_ready(const process_ptr& p,
+                   const std::optional<std::string>& known);
 
   asio::io_context& loop_;
   std::vector<std::string> environment_;
   child_events events_;
+  std::shared_ptr<spawner> parent_;
   std::unordered_map<std::string, slot> slots_;
+  std::unordered_map<std::uint64_t, std::weak_ptr<process>> by_number_;
+  std::unordered_map<std::string, told_end> told_;
+  std::optional<cgroup_tree> cgroups_;  // once somebody asks for one
 };
+
+std::string to_text(const life_mark& x) {
+  return std::string{x.ready ? 'r' : '-'} + (x.stopping ? 's' : '-')
+         + x.address;
+}
+
+life_mark life_mark_of(const std::string& text) {
+  if (text.size() < 2)
+    return {};
+  return {text[0] == 'r', text[1] == 's', text.substr(2)};
+}
 
 // --- commands ----------------------------------------------------------------
 
@@ -321,7 +165,7 @@ void children::impl::launch(const std::string& key, std::uint64_t life,
     return;
   s.next = waiting_life{life, std::move(request)};
   if (s.current) {
-    disown(*s.current);  // finish() begins the next life
+    disown(*s.current);  // ended() begins the next life
     return;
   }
   // Later: events never come from within a command.
@@ -334,14 +178,20 @@ void children::impl::launch(const std::string& key, std::uint64_t life,
 std::optional<os_fault> children::impl::signal(const std::string& key,
                                                std::uint64_t life, int signo) {
   const auto p = find(key, life);
-  // Until it is reaped the group's number belongs to nobody else.
-  if (!p || p->reaped || ::kill(-p->pid, signo) == 0)
+  if (!p || p->pid == 0)
     return std::nullopt;
-  return os_fault{"kill", "group " + std::to_string(p->pid), errno};
+  return parent_->signal(p->number, signo);
+}
+
+void children::impl::show_ready(const std::string& key, std::uint64_t life) {
+  if (const auto p = find(key, life))
+    p->ready->show();
 }
 
 void children::impl::kill_group(const std::string& key, std::uint64_t life) {
   if (!drop_waiting(key, life)) {
+    if (const auto p = find(key, life); p && p->pid == 0)
+      p->to_kill = true;
     static_cast<void>(signal(key, life, SIGKILL));
     return;
   }
@@ -356,17 +206,30 @@ void children::impl::abandon(const std::string& key, std::uint64_t life) {
   if (drop_waiting(key, life))
     return;
   if (const auto p = find(key, life))
-    disown(*p);
+    return disown(*p);
+  done(key, life);
 }
 
 void children::impl::disown(process& p) {
   p.abandoned = true;
-  if (p.reaped)
-    return;  // its group has had its SIGKILL, the timer waits for its end
-  ::kill(-p.pid, SIGKILL);
-  p.timer.cancel();
-  error_code ignored;
-  p.probe.close(ignored);
+  p.to_kill = true;
+  if (p.pid != 0)
+    static_cast<void>(parent_->signal(p.number, SIGKILL));
+  p.ready->stop();
+}
+
+void children::impl::mark(const std::string& key, std::uint64_t life,
+                          const life_mark& x) {
+  if (const auto p = find(key, life))
+    parent_->mark(p->number, to_text(x));
+}
+
+void children::impl::done(const std::string& key, std::uint64_t life) {
+  const auto found = told_.find(key);
+  if (found == told_.end() || found->second.life != life)
+    return;
+  parent_->forget(found->second.number);
+  told_.erase(found);
 }
 
 children::impl::process_ptr children::impl::find(const std::string& key,
@@ -376,6 +239,11 @@ children::impl::process_ptr children::impl::find(const std::string& key,
       || found->second.current->life != life)
     return nullptr;
   return found->second.current;
+}
+
+children::impl::process_ptr children::impl::find(std::uint64_t number) const {
+  const auto found = by_number_.find(number);
+  return found == by_number_.end() ? nullptr : found->second.lock();
 }
 
 bool children::impl::drop_waiting(const std::string& key, std::uint64_t life) {
@@ -394,6 +262,56 @@ void children::impl::forget_if_empty(const std::string& key) {
     slots_.erase(found);
 }
 
+void children::impl::own(const process_ptr& p) {
+  slots_[p->key].current = p;
+  by_number_[p->number] = p;
+}
+
+void children::impl::leave(const process_ptr& p) {
+  auto& s = slots_.at(p->key);
+  assert(s.current == p);
+  s.current.reset();
+  by_number_.erase(p->number);
+  parent_->release(readiness_name(p->key, p->life));
+  give_back(*p);
+}
+
+// What it takes from the machine besides a process.
+void children::impl::use(process& p, const launch_request& request) {
+  p.pid_file = request.pid_file;
+  if (!request.attributes.cgroup.any())
+    return;
+  p.cgroup_id = request.cgroup_id.empty() ? p.key : request.cgroup_id;
+  if (!cgroups_)
+    cgroups_.emplace(parent_->parent());
+}
+
+std::string children::impl::enter_cgroup(process& p,
+                                         const cgroup_limits& limits) {
+  auto prepared = cgroups_->prepare(p.cgroup_id, limits);
+  if (const auto* problem = std::get_if<cgroup_tree::problem>(&prepared)) {
+    add_warning(p.warning, problem->text);
+    return {};
+  }
+  return std::get<std::string>(std::move(prepared));
+}
+
+void children::impl::give_back(const process& p) {
+  if (!p.pid_file.empty() && p.pid != 0)
+    remove_pid_file(p.pid_file, p.pid);
+  if (p.cgroup_id.empty())
+    return;
+  const auto is_in_use =
+      std::any_of(slots_.begin(), slots_.end(), [&](const auto& x) {
+        const auto& other = x.second.current;
+        return other && other.get() != &p && other->cgroup_id == p.cgroup_id;
+      });
+  if (is_in_use)
+    cgroups_->remove(p.cgroup_id);
+  else
+    cgroups_->end(p.cgroup_id);
+}
+
 // --- the beginning of a life -------------------------------------------------
 
 void children::impl::begin_next(const std::string& key) {
@@ -401,222 +319,191 @@ void children::impl::begin_next(const std::string& key) {
   if (found == slots_.end() || found->second.current || !found->second.next)
     return;  // abandoned or cancelled meanwhile
   const auto [life, request] = *std::exchange(found->second.next, std::nullopt);
-  std::string warning;
-  auto started = start(key, life, request, warning);
-  if (const auto* fault = std::get_if<launch_fault>(&started)) {
+  // What is told of an earlier life has been acted upon: here is the next.
+  if (const auto told = told_.find(key); told != told_.end())
+    done(key, told->second.life);
+  auto begun = start(key, life, request);
+  if (const auto* fault = std::get_if<launch_fault>(&begun)) {
     forget_if_empty(key);
     events_.failed(key, life, *fault);
     return;
   }
-  const auto p = std::get<process_ptr>(started);
-  found->second.current = p;
-  await_exit(p);
-  events_.launched(key, life, p->pid, warning);
-  if (p->abandoned)  // the receiver has just said so
-    return;
-  if (request.ready == ready_condition::port && request.port != 0) {
-    p->timing_since = clock::now();
-    probe(p, false);
-  } else {
-    events_.ready(key, life, "");
-  }
+  own(std::get<process_ptr>(begun));
 }
 
 std::variant<children::impl::process_ptr, launch_fault> children::impl::start(
-    const std::string& key, std::uint64_t life, const launch_request& request,
-    std::string& warning) {
+    const std::string& key, std::uint64_t life, const launch_request& request) {
   if (request.port != 0)
     if (auto obstacle = port_obstacle(request.port))
       return launch_fault{"port", *std::move(obstacle)};
-  auto output = open_output(request.output);
-  warning = std::move(output.warning);
-  const int fd = output.file.get();
-  auto spawned =
-      spawn({request.argv,
-             build_environment(environment_, request.environment, request.path),
-             request.cwd, -1, fd, fd});
-  if (const auto* fault = std::get_if<os_fault>(&spawned))
+  auto output = request.open_output ? request.open_output() : output_ends{};
+  auto wait = readiness::prepare(loop_, readiness_of(request));
+  if (const auto* fault = std::get_if<os_fault>(&wait))
     return launch_fault{fault->call, to_string(*fault)};
-  auto& born = std::get<child>(spawned);
-  auto p = std::make_shared<process>(loop_, key, life);
-  p->pid = born.pid;
-  p->port = request.port;
-  error_code error;
-  p->pidfd.assign(born.pidfd.get(), error);
-  if (error) {  // nobody would learn of its end
-    ::kill(-born.pid, SIGKILL);
-    reap(born.pid, born.pidfd.get());
-    return launch_fault{"epoll", "watch pid " + std::to_string(born.pid) + ": "
-                                     + error.message()};
-  }
-  static_cast<void>(born.pidfd.release());  // the descriptor owns it now
+  auto& ready = std::get<readiness>(wait);
+  auto variables = request.environment;
+  variables.merge(ready.variables());
+  start_order order;
+  order.key = key;
+  order.life = life;
+  auto& wanted = order.request;
+  wanted.argv = request.argv;
+  // Who starts it may be another process, in another folder.
+  std::error_code no_folder;
+  wanted.cwd = request.cwd.empty()
+                   ? std::filesystem::current_path(no_folder).string()
+                   : request.cwd;
+  wanted.stdout_fd = output.out.get();
+  wanted.stderr_fd = output.err.get();
+  if (request.listen_socket)
+    wanted.listen_fds.push_back(request.listen_socket->get());
+  wanted.ready_fd = ready.descriptor();
+  if (wanted.ready_fd >= 0)
+    variables["READY_FD"] = std::to_string(3 + wanted.listen_fds.size());
+  wanted.environment = build_environment(environment_, variables, request.path);
+  order.keep = std::move(output.keep);
+  if (ready.input() >= 0)
+    order.keep.push_back({readiness_name(key, life), ready.input()});
+  auto p = std::make_shared<process>();
+  p->key = key;
+  p->life = life;
+  p->warning = std::move(output.warning);
+  use(*p, request);
+  wanted.attributes = request.attributes;
+  if (!p->cgroup_id.empty())
+    wanted.cgroup_folder = enter_cgroup(*p, request.attributes.cgroup);
+  p->number = parent_->start(order);
+  p->ready.emplace(std::move(ready));
   return p;
+}
+
+void children::impl::adopt(life_adoption x) {
+  auto& from = x.process;
+  auto& s = slots_[from.key];
+  if (s.current || s.next) {
+    static_cast<void>(parent_->signal(from.number, SIGKILL));
+    return parent_->forget(from.number);
+  }
+  unique_fd input;
+  const auto name = readiness_name(from.key, from.life);
+  if (auto kept = x.kept.extract(name); !kept.empty())
+    input = std::move(kept.mapped());
+  auto p = std::make_shared<process>();
+  p->key = from.key;
+  p->life = from.life;
+  p->number = from.number;
+  p->ready.emplace(
+      readiness::adopt(loop_, readiness_of(x.request), std::move(input)));
+  use(*p, x.request);
+  own(p);
+  std::optional<std::string> known;
+  if (const auto mark = life_mark_of(from.mark); mark.ready)
+    known = mark.address;
+  p->pid = from.pid;
+  // Before its end, which the spawner may know already.
+  asio::post(loop_,
+             [weak = weak_from_this(), w = std::weak_ptr<process>{p}, known] {
+               const auto self = weak.lock();
+               const auto alive = w.lock();
+               if (!self || !alive || alive->abandoned)
+                 return;
+               self->events_.launched(alive->key, alive->life, alive->pid, {});
+               if (!alive->abandoned)
+                 self->await_ready(alive, known);
+             });
+  parent_->adopt(std::move(from));
+}
+
+void children::impl::started(const process_ptr& p, pid_t pid) {
+  p->pid = pid;
+  if (p->to_kill)
+    static_cast<void>(parent_->signal(p->number, SIGKILL));
+  if (p->abandoned)
+    return;
+  if (!p->pid_file.empty())
+    if (const auto fault = write_pid_file(p->pid_file, pid))
+      add_warning(p->warning, "pidFile: " + to_string(*fault));
+  events_.launched(p->key, p->life, pid, p->warning);
+  if (p->abandoned)  // the receiver has just said so
+    return;
+  await_ready(p, std::nullopt);
+}
+
+void children::impl::failed(const process_ptr& p, const launch_fault& fault) {
+  leave(p);
+  const auto next = slots_.at(p->key).next.has_value();
+  forget_if_empty(p->key);
+  if (!p->abandoned)
+    events_.failed(p->key, p->life, fault);
+  if (next)
+    begin_next(p->key);
+}
+
+// `known`: the address of one that is ready. Told from here where it is
+// certain, so that it always comes before an end.
+void children::impl::await_ready(const process_ptr& p,
+                                 const std::optional<std::string>& known) {
+  if (known || p->ready->at_once()) {
+    events_.ready(p->key, p->life, known.value_or(std::string{}));
+    if (p->abandoned)
+      return;
+  }
+  readiness_events events;
+  // They come only while p->ready lives, which p owns.
+  events.ready = [this, p = p.get()](const std::string& address) {
+    events_.ready(p->key, p->life, address);
+  };
+  events.said = [this, p = p.get()](const self_report& report) {
+    if (events_.said)
+      events_.said(p->key, p->life, report);
+  };
+  events.lives = [this, p = p.get()] { return parent_->runs(p->number); };
+  p->ready->begin(p->pid, std::move(events), known || p->ready->at_once());
 }
 
 // --- its end -----------------------------------------------------------------
 
-// A handler for p that does nothing once p is gone. `this` owns p through its
-// slot, so a living p means a living `this`.
-template <class Step>
-auto children::impl::while_alive(const process_ptr& p, Step step) {
-  return [weak = std::weak_ptr<process>{p},
-          step = std::move(step)](error_code error) {
-    if (const auto alive = weak.lock())
-      step(alive, error);
-  };
-}
-
-void children::impl::await_exit(const process_ptr& p) {
-  p->pidfd.async_wait(
-      asio::posix::stream_descriptor::wait_read,
-      while_alive(p, [this](const process_ptr& alive, error_code error) {
-        if (!error)
-          on_pidfd(alive);
-      }));
-}
-
-void children::impl::on_pidfd(const process_ptr& p) {
-  const int pidfd = p->pidfd.native_handle();
-  if (!has_ended(pidfd)) {
-    await_exit(p);
-    return;
-  }
-  p->timer.cancel();
-  error_code ignored;
-  p->probe.close(ignored);
-  ::kill(-p->pid, SIGKILL);  // before reap(): see the head of children.hpp
-  p->status = reap(p->pid, pidfd);
-  p->reaped = true;
-  p->pidfd.close(ignored);
-  p->timing_since = clock::now();
-  p->delays = backoff{first_group_delay, longest_group_delay};
-  await_group(p);
-}
-
-void children::impl::await_group(const process_ptr& p) {
-  const auto waited = clock::now() - p->timing_since;
-  if (group_is_gone(p->pid, waited >= zombie_check_delay)) {
-    finish(p, true);
-    return;
-  }
-  if (waited >= group_timeout) {
-    finish(p, false);
-    return;
-  }
-  p->timer.expires_after(p->delays.next());
-  p->timer.async_wait(
-      while_alive(p, [this](const process_ptr& alive, error_code error) {
-        if (!error)
-          await_group(alive);
-      }));
-}
-
-void children::impl::finish(const process_ptr& p, bool group_gone) {
+void children::impl::ended(const process_ptr& p, const burial& end) {
+  p->ready->stop();
+  leave(p);
   auto& s = slots_.at(p->key);
-  assert(s.current == p);
-  s.current.reset();
   const auto next_life = s.next ? std::optional{s.next->life} : std::nullopt;
-  if (next_life && !group_gone)
+  if (next_life && !end.gone)
     s.next.reset();
   forget_if_empty(p->key);
-  if (!p->abandoned)
-    events_.exited(p->key, p->life, p->status);
-  if (next_life && group_gone)
+  if (p->abandoned) {
+    parent_->forget(p->number);
+  } else {
+    told_[p->key] = {p->life, p->number};
+    if (end.left_behind > 0 && events_.left_behind)
+      events_.left_behind(p->key, p->life, end);
+    events_.exited(p->key, p->life, end.status);
+  }
+  if (next_life && end.gone)
     begin_next(p->key);
   else if (next_life)
     events_.failed(
         p->key, *next_life,
-        {"predecessor", "processes of group " + std::to_string(p->pid)
+        {"predecessor", "processes of group " + std::to_string(end.status.pid)
                             + " of its previous life do not end"});
 }
 
 void children::impl::end_all() {
-  const auto deadline = clock::now() + destructor_timeout;
+  parent_->end_all();
   for (const auto& [key, s] : slots_)
-    if (s.current && !s.current->reaped)
-      ::kill(-s.current->pid, SIGKILL);
-  for (const auto& [key, s] : slots_) {
-    if (!s.current)
-      continue;
-    auto& p = *s.current;
-    if (!p.reaped) {
-      if (!wait_for_exit(p.pidfd.native_handle(), deadline))
-        continue;  // in an uninterruptible sleep: it dies when that ends
-      ::kill(-p.pid, SIGKILL);
-      reap(p.pid, p.pidfd.native_handle());
-    }
-    backoff delays{first_group_delay, longest_group_delay};
-    for (auto delay = 0ms; !group_is_gone(p.pid, delay >= zombie_check_delay)
-                           && clock::now() < deadline;)
-      std::this_thread::sleep_for(delay = delays.next());
-  }
+    if (s.current)
+      give_back(*s.current);
   slots_.clear();
-}
-
-// --- readiness ---------------------------------------------------------------
-
-void children::impl::probe(const process_ptr& p, bool ipv6) {
-  if (p->abandoned || p->reaped)
-    return;  // a timer that had fired before it could be cancelled
-  error_code error;
-  const auto address = ipv6
-                           ? asio::ip::address{asio::ip::address_v6::loopback()}
-                           : asio::ip::address_v4::loopback();
-  p->probe = tcp::socket{loop_};
-  p->probe.open(ipv6 ? tcp::v6() : tcp::v4(), error);
-  if (error) {  // no such family, or no descriptor left just now
-    on_probe(p, ipv6, error);
-    return;
-  }
-  p->probe.async_connect(
-      {address, p->port},
-      while_alive(p, [this, ipv6](const process_ptr& alive, error_code result) {
-        if (!alive->abandoned && !alive->reaped)
-          on_probe(alive, ipv6, result);
-      }));
-  p->timer.expires_after(probe_timeout);
-  p->timer.async_wait(
-      while_alive(p, [](const process_ptr& alive, error_code result) {
-        error_code ignored;
-        if (!result)
-          alive->probe.close(ignored);
-      }));
-}
-
-void children::impl::on_probe(const process_ptr& p, bool ipv6,
-                              error_code error) {
-  p->timer.cancel();
-  const bool accepted = !error && !is_connected_to_itself(p->probe);
-  error_code ignored;
-  p->probe.close(ignored);
-  if (has_ended(p->pidfd.native_handle()))
-    return;  // its exit is the next event; who accepted was someone else
-  if (accepted)
-    events_.ready(p->key, p->life, ipv6 ? "::1" : "127.0.0.1");
-  else if (!ipv6)
-    probe(p, true);
-  else
-    probe_later(p);
-}
-
-void children::impl::probe_later(const process_ptr& p) {
-  if (clock::now() - p->timing_since >= early_probe_period)
-    p->delays.set_longest(late_probe_delay);
-  p->timer.expires_after(p->delays.next());
-  p->timer.async_wait(
-      while_alive(p, [this](const process_ptr& alive, error_code error) {
-        if (!error)
-          probe(alive, false);
-      }));
 }
 
 // --- the public face ---------------------------------------------------------
 
 children::children(asio::io_context& loop, std::vector<std::string> environment,
-                   child_events events) {
-  refuse_ignored_sigchld();
-  impl_ =
-      std::make_shared<impl>(loop, std::move(environment), std::move(events));
+                   child_events events, std::shared_ptr<spawner> parent) {
+  if (!parent)
+    parent = own_processes(loop);
+  impl_ = std::make_shared<impl>(loop, std::move(environment),
+                                 std::move(events), std::move(parent));
 }
 
 children::~children() {
@@ -628,9 +515,26 @@ void children::launch(const std::string& key, std::uint64_t life,
   impl_->launch(key, life, std::move(request));
 }
 
+void children::adopt(life_adoption x) {
+  impl_->adopt(std::move(x));
+}
+
+void children::mark(const std::string& key, std::uint64_t life,
+                    const life_mark& x) {
+  impl_->mark(key, life, x);
+}
+
+void children::done(const std::string& key, std::uint64_t life) {
+  impl_->done(key, life);
+}
+
 std::optional<os_fault> children::signal(const std::string& key,
                                          std::uint64_t life, int signo) {
   return impl_->signal(key, life, signo);
+}
+
+void children::show_ready(const std::string& key, std::uint64_t life) {
+  impl_->show_ready(key, life);
 }
 
 void children::kill_group(const std::string& key, std::uint64_t life) {

@@ -14,22 +14,19 @@
 // `launched` at most one `ready`, then exactly one `exited`. Nothing comes for
 // a life once it is abandoned or replaced by a later life of its key.
 //
-// An exit is learned from the pidfd, by an event. While the ended leader is
-// still a zombie, and its pid and group number cannot be given to anyone else,
-// the rest of its process group gets SIGKILL; then it is reaped, and `exited`
-// is told when the group is gone, so nothing of a life survives its `exited`:
-// not the grandchild that still holds the port. Only a process that has left
-// the group (setsid, setpgid) is out of reach.
+// Whose children they are is the spawner's secret; by `exited` nothing of a
+// life is left: not the grandchild that still holds the port. What a spawner
+// keeps of a life is forgotten when done() says so, or when nobody waits for
+// it.
 //
-// Two things the kernel tells by no event are asked for on a timer, and only
-// while they are awaited; an idle supervisor has no timer at all:
-//  - that a program has begun to listen (see `launch_request::ready`);
-//  - that leftovers of a group, which are no children of ours, have died of
-//    their SIGKILL: after 1, 2, 4 … 64 ms, at most 10 s in all.
+// That a program has begun to listen is told by no event and asked for on a
+// timer, while it is awaited (readiness.hpp); else there is none.
 #pragma once
 
 #include "pup/config/spec.hpp"
 #include "pup/runtime/fd.hpp"
+#include "pup/runtime/readiness.hpp"
+#include "pup/runtime/spawner.hpp"
 
 #include <cstddef>
 #include <cstdint>
@@ -48,6 +45,15 @@ class io_context;
 
 namespace pup {
 
+/// What a process writes to.
+struct output_ends {
+  unique_fd out{};        ///< none: /dev/null
+  unique_fd err{};        ///< none: /dev/null
+  std::string warning{};  ///< for `launched`; empty: all is as wanted
+  /// For the spawner to keep.
+  std::vector<lent_descriptor> keep{};
+};
+
 /// One life to begin.
 struct launch_request {
   /// Program and arguments; the program is looked up on the child's PATH.
@@ -58,19 +64,27 @@ struct launch_request {
   std::string path;
   /// Absolute. Empty: the supervisor's.
   std::string cwd;
-  /// File for standard output and error, created with mode 0600 and appended
-  /// to. Empty: /dev/null. A file that cannot be opened (full disk, a folder in
-  /// its place) does not stop the launch: the program gets /dev/null and
-  /// `launched` a warning.
-  std::string output;
+  /// Opens standard output and error, when the life really begins. Not set:
+  /// /dev/null.
+  std::function<output_ends()> open_output;
   /// Where the program is going to listen; it must be free. 0: no port.
   std::uint16_t port = 0;
-  /// `spawn`, or no port: ready when its exec has succeeded. `port`: when
-  /// 127.0.0.1 or else ::1 accepts a connection. It is tried at once, after 1,
-  /// 2, 4, 8 ms, then every 10 ms until 1 s after the launch and every 50 ms
-  /// from then on, until the process ends: two refused connects of some 90 us
-  /// each per try, measured 1.8 % of a processor at first and 0.5 % later.
+  /// As readiness_request; `exec` is not for here. `log` holds when
+  /// show_ready() says so.
   ready_condition ready = ready_condition::spawn;
+  std::string ready_path = "/";
+  std::chrono::milliseconds watchdog{0};
+  /// Becomes descriptor 3 of the program, which is told as spawn() says. None:
+  /// nothing.
+  std::shared_ptr<const unique_fd> listen_socket{};
+  /// Limits of `cgroup` that cannot be set are told by the warning of
+  /// `launched`.
+  process_attributes attributes{};
+  /// The group of cgroup limits; processes may share one. Empty: the key.
+  std::string cgroup_id{};
+  /// Holds the pid from exec to the end; as for a fault, see `attributes`.
+  /// Empty: none.
+  std::string pid_file{};
 };
 
 /// Why a life never began.
@@ -85,24 +99,32 @@ struct launch_fault {
   bool operator==(const launch_fault&) const = default;
 };
 
-/// How a life ended.
-struct exit_status {
-  pid_t pid = 0;
-  int code = -1;   ///< 0 to 255; -1: ended by a signal
-  int signal = 0;  ///< 0: ended by itself
-  // Code -1 and signal 0: someone else has reaped it, the status is lost.
-  bool core = false;
-  /// User and system time, of it and the children it has waited for.
-  std::int64_t cpu_us = 0;
-  /// Peak resident memory of the same, in KiB. Linux counts across exec: never
-  /// less than the supervisor's own peak at the launch.
-  std::int64_t max_rss_kb = 0;
+/// What is remembered of a life beside its process.
+struct life_mark {
+  bool ready = false;  ///< it has become so, in every respect
+  bool stopping = false;
+  std::string address;  ///< as in `ready`
 
-  bool operator==(const exit_status&) const = default;
+  bool operator==(const life_mark&) const = default;
 };
 
-/// Who hears of it; all must be set. Called on the loop, and never from within
-/// a call of a member of `children`. May call its members; must not destroy it.
+/// As inherited_process::mark has it. An unknown text is nothing.
+std::string to_text(const life_mark& x);
+life_mark life_mark_of(const std::string& text);
+
+/// A life that an earlier supervisor began, to be gone on with.
+struct life_adoption {
+  inherited_process process;
+  /// As it was begun; what only the beginning needs is ignored.
+  launch_request request;
+  /// Descriptors that were kept for it, by the names of start_order::keep;
+  /// those that are for `children` are taken.
+  std::map<std::string, unique_fd>& kept;
+};
+
+/// Who hears of it; all but the last must be set. Called on the loop, and never
+/// from within a call of a member of `children`. May call its members; must not
+/// destroy it.
 struct child_events {
   /// `warning` is empty when all is as requested.
   std::function<void(const std::string& key, std::uint64_t life, pid_t pid,
@@ -119,6 +141,15 @@ struct child_events {
   std::function<void(const std::string& key, std::uint64_t life,
                      const exit_status& status)>
       exited;
+  /// Before `exited`, when processes had left the group of the life. May be
+  /// unset.
+  std::function<void(const std::string& key, std::uint64_t life,
+                     const burial& end)>
+      left_behind{};
+  /// What the process says of itself, once launched. May be unset.
+  std::function<void(const std::string& key, std::uint64_t life,
+                     const self_report& report)>
+      said{};
 };
 
 /// Starts processes, watches and signals them, and leaves none behind. Every
@@ -126,17 +157,14 @@ struct child_events {
 /// no signal handler.
 class children {
 public:
-  /// `environment`: what every process inherits, "NAME=value" each. Throws
-  /// std::system_error when SIGCHLD is ignored (SIG_IGN or SA_NOCLDWAIT;
-  /// SIG_IGN is inherited across exec): the kernel would then forget exit
-  /// statuses. Set it to SIG_DFL at start and leave it there.
+  /// `environment`: what every process inherits, "NAME=value" each. Without a
+  /// `parent`: own_processes().
   children(boost::asio::io_context& loop, std::vector<std::string> environment,
-           child_events events);
+           child_events events, std::shared_ptr<spawner> parent = nullptr);
   children(const children&) = delete;
   children& operator=(const children&) = delete;
 
-  /// SIGKILL to every group that is left, reaps it and waits, 5 s at most and
-  /// without the loop, until it is gone. Tells nobody.
+  /// spawner::end_all().
   ~children();
 
   /// Begins a life. An earlier life of `key` that still exists has lost its
@@ -145,13 +173,28 @@ public:
   void launch(const std::string& key, std::uint64_t life,
               launch_request request);
 
+  /// Goes on with a life: the events come from `launched` on, as far as it has
+  /// got. As launch() when there is one of `key` already.
+  void adopt(life_adoption x);
+
+  /// How far a life has got, for a successor.
+  void mark(const std::string& key, std::uint64_t life, const life_mark& x);
+
+  /// Its `exited` has been acted upon.
+  void done(const std::string& key, std::uint64_t life);
+
   /// `signo` to the process group of a launched life. Ignored for any other. A
   /// fault: EINVAL for no signal's number, EPERM when the processes belong to
   /// another user.
   std::optional<os_fault> signal(const std::string& key, std::uint64_t life,
                                  int signo);
 
-  /// SIGKILL to the group; a life that still waits for its predecessor fails.
+  /// Somebody else has seen that a life with ready `log` is ready: `ready`
+  /// follows. Ignored for any other.
+  void show_ready(const std::string& key, std::uint64_t life);
+
+  /// SIGKILL to the group; a life that still waits for its predecessor fails,
+  /// one that is about to be started is killed at once.
   void kill_group(const std::string& key, std::uint64_t life);
 
   /// The owner has vanished: SIGKILL to the group, no further event.

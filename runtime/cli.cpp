@@ -1,5 +1,8 @@
 #include "pup/runtime/cli.hpp"
 
+#include "pup/runtime/log_text.hpp"
+#include "pup/runtime/manual.hpp"
+
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
 #include <boost/json/serialize.hpp>
@@ -7,9 +10,12 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <charconv>
 #include <cmath>
+#include <csignal>
 #include <cstdio>
+#include <cstring>
 
 namespace pup {
 
@@ -17,13 +23,24 @@ namespace {
 
 // -- the command line ---------------------------------------------------------
 
-// Words that the contract names and a later version brings.
-constexpr std::array later{"block", "unblock", "signal", "reload", "apply",
-                           "logs",  "monitor", "init",   "append", "remove",
-                           "why",   "upgrade", "import"};
-
-constexpr std::array known{"start", "run",     "status",   "ls",   "scale",
-                           "stop",  "restart", "validate", "help", "terminate"};
+/// "HUP", "sighup", "1": 1.
+std::optional<int> signal_number(std::string_view text) {
+  std::string name{text};
+  for (auto& c : name)
+    c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  if (name.starts_with("SIG"))
+    name.erase(0, 3);
+  int plain = 0;
+  const auto* end = name.data() + name.size();
+  const auto [stop, error] = std::from_chars(name.data(), end, plain);
+  const auto is_number = error == std::errc{} && stop == end && !name.empty();
+  for (int number = 1; number < _NSIG; ++number) {
+    const auto* known = ::sigabbrev_np(number);
+    if (is_number ? plain == number : known != nullptr && name == known)
+      return number;
+  }
+  return std::nullopt;
+}
 
 usage_error refuse(std::string text) {
   return {std::move(text)};
@@ -49,34 +66,6 @@ std::optional<std::chrono::milliseconds> seconds(std::string_view text) {
   return std::chrono::milliseconds(static_cast<std::int64_t>(result * 1'000));
 }
 
-/// Distance of two short words; only near ones matter.
-std::size_t distance(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  for (std::size_t j = 0; j <= b.size(); ++j)
-    row[j] = j;
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    auto diagonal = row[0];
-    row[0] = i;
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const auto changed = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, changed});
-    }
-  }
-  return row[b.size()];
-}
-
-std::string unknown_command(const std::string& word) {
-  auto result = "'" + word + "' is no command; ";
-  const auto* nearest = *std::min_element(
-      known.begin(), known.end(), [&](const char* a, const char* b) {
-        return distance(word, a) < distance(word, b);
-      });
-  return distance(word, nearest) <= 2
-             ? result + "did you mean '" + nearest + "'?"
-             : result + "pup --help lists them";
-}
-
 /// The arguments, taken one after the other.
 class parser {
 public:
@@ -89,17 +78,27 @@ public:
       const auto& word = arguments_[at_];
       const auto is_option = word.size() > 1 && word[0] == '-'
                              && !number(std::string_view{word}.substr(1));
-      if (is_option && !options_ended_) {
-        if (word == "--")
-          options_ended_ = true;
-        else if (auto fault = option(word); !fault.empty())
+      if (is_option) {
+        if (word == "--") {
+          rest_.assign(
+              arguments_.begin() + static_cast<std::ptrdiff_t>(at_) + 1,
+              arguments_.end());
+          ended_ = true;
+          break;
+        }
+        if (auto fault = option(word); !fault.empty())
           return refuse(std::move(fault));
       } else {
         words_.push_back(word);
       }
     }
-    if (help_)
-      return command{};
+    if (help_) {
+      command result;
+      if (!words_.empty() && words_.front() != "version"
+          && words_.front() != "help")
+        result.id = words_.front();
+      return result;
+    }
     if (auto fault = words(); !fault.empty())
       return refuse(std::move(fault));
     return command_;
@@ -115,7 +114,8 @@ private:
     }
     if (inline_value
         && (name == "--json" || name == "--no-wait" || name == "--help"
-            || name == "--version" || name == "--background"))
+            || name == "--version" || name == "--background"
+            || name == "--system" || name == "--dry-run"))
       return name + ": takes no value";
     if (name == "-h" || name == "--help") {
       help_ = true;
@@ -127,8 +127,11 @@ private:
       command_.wait = false;
     } else if (name == "--background") {
       command_.background = true;
-    } else if (name == "--name" || name == "--config" || name == "--id"
-               || name == "--instances" || name == "--timeout") {
+    } else if (name == "--system") {
+      command_.system = true;
+    } else if (name == "--dry-run") {
+      command_.dry_run = true;
+    } else if (is_valued(name)) {
       if (!inline_value && at_ + 1 < arguments_.size())
         inline_value = arguments_[++at_];
       if (!inline_value || inline_value->empty())
@@ -140,6 +143,16 @@ private:
     return {};
   }
 
+  static bool is_valued(std::string_view name) {
+    static constexpr std::array names{
+        "--name",        "--config",  "--id",   "--instances", "--timeout",
+        "--output",      "-o",        "--user", "--cmd",       "--cwd",
+        "--env",         "--watch",   "--cron", "--terminate", "--start-port",
+        "--common-port", "--strategy"};
+    return is_log_option(name)
+           || std::find(names.begin(), names.end(), name) != names.end();
+  }
+
   std::string valued_option(const std::string& name, const std::string& value) {
     if (name == "--name")
       command_.name = value;
@@ -149,47 +162,257 @@ private:
       id_ = value;
     else if (name == "--instances")
       instances_ = value;
+    else if (name == "--output" || name == "-o")
+      command_.output = value;
+    else if (name == "--user")
+      command_.user = value;
+    else if (is_log_option(name))
+      return log_option(name, value);
+    else if (name != "--timeout")
+      of_entry_.emplace_back(name, value);
     else if (!(command_.timeout = seconds(value)))
       return "--timeout: '" + value
              + "' is no time; use seconds, more than 0 and at most 86400";
     return {};
   }
 
+  static bool is_log_option(std::string_view name) {
+    static constexpr std::array names{"-n", "--severity", "--start", "--end"};
+    return std::find(names.begin(), names.end(), name) != names.end();
+  }
+
+  std::string log_option(const std::string& name, const std::string& value) {
+    log_option_ = name;
+    if (name == "-n") {
+      command_.lines = number(value);
+      if (!command_.lines)
+        return "-n: '" + value + "' is no number of lines; use 0 to 4294967295";
+      return {};
+    }
+    if (name == "--severity") {
+      command_.severity = value;
+      return severity_fault(value);
+    }
+    (name == "--start" ? command_.start : command_.end) = value;
+    // Whether it is one does not depend on when and where.
+    if (!time_of(value, 0, std::chrono::minutes{0}))
+      return name + ": '" + value + "' is no time; " + std::string{time_forms};
+    return {};
+  }
+
+  static std::string severity_fault(std::string_view list) {
+    for (;;) {
+      const auto end = std::min(list.find(','), list.size());
+      const auto word = list.substr(0, end);
+      if (word != "info" && word != "warn" && word != "error")
+        return "--severity: '" + std::string{word}
+               + "' is none; use info, warn or error";
+      if (end == list.size())
+        return {};
+      list.remove_prefix(end + 1);
+    }
+  }
+
+  std::string log_words(const std::string& word) {
+    command_.kind = word == "logs" ? command_kind::logs : command_kind::monitor;
+    if (instances_)
+      return "--instances: not with " + word;
+    if (words_.size() > 1)
+      return word + ": '" + words_[1] + "' is one argument too many";
+    if (!words_.empty() && id_)
+      return word + ": '" + words_[0] + "' and --id " + *id_
+             + "; use one of them";
+    command_.id = id_ ? *id_ : words_.empty() ? "" : words_[0];
+    return {};
+  }
+
   std::string words() {
-    if (id_ || instances_)
+    if ((id_ || instances_) && words_.empty() && !ended_)
       return scale_by_options();
     if (words_.empty())
       return "pup: a command is missing; pup --help lists them";
     const auto word = words_.front();
     words_.erase(words_.begin());
+    if (word == "run" || word == "init" || word == "append")
+      return with_entry(word);
+    // Behind -- stand words that look like options.
+    words_.insert(words_.end(), rest_.begin(), rest_.end());
+    if (word == "remove")
+      return remove();
+    if (word == "logs" || word == "monitor")
+      return log_words(word);
+    if (id_ || instances_)
+      return "'" + word + "': not together with --id and --instances";
+    if (!log_option_.empty())
+      return log_option_ + ": only with logs and monitor";
+    if (!of_entry_.empty())
+      return of_entry_.front().first + ": no option of " + word
+             + "; only of run, init and append";
     if (word == "start")
       return start();
-    if (word == "run")
-      return one_word(word, command_kind::run, command_.config, false,
-                      "CONFIG");
     if (word == "status" || word == "ls")
       return one_word(word, command_kind::status, command_.id, false, "ID");
+    if (word == "why")
+      return one_word(word, command_kind::why, command_.id, true, "ID");
     if (word == "scale")
       return scale_by_words();
     if (word == "stop" || word == "restart") {
       command_.action = word == "stop" ? verb::stop : verb::restart;
       return one_word(word, command_kind::operate, command_.id, true, "ID|all");
     }
+    if (word == "reload") {
+      command_.action = verb::reload;
+      return one_word(word, command_kind::operate, command_.id, true, "ID|all");
+    }
+    if (word == "block" || word == "unblock") {
+      command_.action = word == "block" ? verb::block : verb::unblock;
+      return one_word(word, command_kind::operate, command_.id, true, "ID|all");
+    }
+    if (word == "signal")
+      return signal();
     if (word == "validate")
       return one_word(word, command_kind::validate, command_.config, true,
                       "CONFIG");
+    if (word == "apply")
+      return one_word(word, command_kind::apply, command_.config, true,
+                      "CONFIG");
+    if (word == "import")
+      return one_word(word, command_kind::import, command_.config, true,
+                      "FILE");
+    if (word == "completion")
+      return one_word(word, command_kind::completion, command_.id, true,
+                      "bash, zsh or fish");
+    if (word == "enable-service")
+      return one_word(word, command_kind::enable_service, command_.config,
+                      false, "CONFIG");
     std::string none;
+    if (word == "disable-service")
+      return one_word(word, command_kind::disable_service, none, false, "");
     if (word == "terminate")
       return one_word(word, command_kind::terminate, none, false, "");
+    if (word == "upgrade")
+      return one_word(word, command_kind::upgrade, none, false, "");
     if (word == "version")
       return one_word(word, command_kind::version, none, false, "");
-    if (word == "help") {
-      command_.kind = command_kind::help;
+    if (word == "help")
+      return one_word(word, command_kind::help, command_.id, false, "COMMAND");
+    return unknown_command(word);
+  }
+
+  std::string signal() {
+    if (words_.size() != 2)
+      return "signal: needs an id and a signal; pup signal web HUP";
+    command_.kind = command_kind::signal;
+    command_.id = words_[0];
+    const auto known = signal_number(words_[1]);
+    if (!known)
+      return "'" + words_[1]
+             + "' is no signal; use a name such as HUP or SIGUSR1, or a number";
+    command_.count = static_cast<std::uint32_t>(*known);
+    return {};
+  }
+
+  std::string remove() {
+    if (id_ && words_.empty())
+      words_.push_back(*id_);
+    return one_word("remove", command_kind::remove, command_.id, true, "ID");
+  }
+
+  /// run, init and append: a process may be given in words.
+  std::string with_entry(const std::string& word) {
+    if (auto fault = entry(word); !fault.empty())
+      return fault;
+    if (word == "run") {
+      if (!command_.entry.empty() && (!words_.empty() || command_.of_config))
+        return "run: either a configuration or a command; not both";
+      return one_word(word, command_kind::run, command_.config, false,
+                      "CONFIG");
+    }
+    command_.kind = word == "init" ? command_kind::init : command_kind::append;
+    if (!words_.empty())
+      return word + ": '" + words_.front()
+             + "' is one argument too many; a command stands behind --";
+    if (word == "append" && !id_)
+      return "append: --id is missing; pup append --id web -- node server.js";
+    if (word == "append" && command_.entry.empty())
+      return "append: a command is missing; pup append --id " + *id_
+             + " -- node server.js";
+    return {};
+  }
+
+  std::string entry(const std::string& word) {
+    std::string shell;
+    json_members members;
+    json_members cluster;
+    json_members env;
+    std::vector<std::string> watch;
+    for (const auto& [name, value] : of_entry_) {
+      const auto equals = value.find('=');
+      if (name == "--cmd")
+        shell = value;
+      else if (name == "--watch")
+        watch.push_back(value);
+      else if (name == "--cwd" || name == "--cron" || name == "--terminate")
+        members.emplace_back(name.substr(2), json_of(value));
+      else if (name == "--strategy")
+        cluster.emplace_back("strategy", json_of(value));
+      else if (name == "--env" && (equals == 0 || equals == std::string::npos))
+        return "--env: '" + value + "' is not NAME=value";
+      else if (name == "--env")
+        env.emplace_back(value.substr(0, equals),
+                         json_of(value.substr(equals + 1)));
+      else if (!number(value))
+        return name + ": '" + value + "' is no port; use 1 to 65535";
+      else
+        cluster.emplace_back(
+            name == "--start-port" ? "startPort" : "commonPort", value);
+    }
+    if (instances_) {
+      if (*instances_ != "max" && !number(*instances_))
+        return "--instances: '" + *instances_
+               + "' is no number of instances; use 0 to "
+               + std::to_string(bounds::instances) + " or max";
+      cluster.emplace(cluster.begin(), "instances",
+                      *instances_ == "max" ? json_of("max") : *instances_);
+    }
+    if (!shell.empty() && !rest_.empty())
+      return word + ": either --cmd or a command behind --; not both";
+    if (shell.empty() && rest_.empty()) {
+      if (!of_entry_.empty() || instances_ || (id_ && word != "append"))
+        return word + ": a command is missing; put it behind --, or into --cmd";
       return {};
     }
-    if (std::find(later.begin(), later.end(), word) != later.end())
-      return word + ": not supported yet; pup --help lists what is";
-    return unknown_command(word);
+    command_.entry = {{"id", json_of(id_.value_or(id_of(shell)))},
+                      {"cmd", shell.empty() ? json_of(rest_) : json_of(shell)}};
+    auto& to = command_.entry;
+    to.insert(to.end(), members.begin(), members.end());
+    if (!env.empty())
+      to.emplace_back("env", json_of(env));
+    if (!watch.empty())
+      to.emplace_back("watch", json_of(watch));
+    // Who runs a command wants it to run, not to wait for the first change.
+    if (!watch.empty() && word == "run")
+      to.emplace_back("autostart", "true");
+    if (!cluster.empty())
+      to.emplace_back("cluster", json_of(cluster));
+    return {};
+  }
+
+  /// The name of the program, as far as it is a good id.
+  std::string id_of(const std::string& shell) const {
+    auto program =
+        rest_.empty() ? shell.substr(0, shell.find(' ')) : rest_.front();
+    program = program.substr(program.rfind('/') + 1);
+    std::erase_if(program, [](unsigned char c) {
+      return !(c < 0x80
+               && (std::isalnum(c) != 0 || c == '.' || c == '_' || c == '-'
+                   || c == '@'));
+    });
+    while (program.starts_with('-'))
+      program.erase(0, 1);
+    return program.empty() || program == "all"
+               ? "main"
+               : program.substr(0, bounds::id_length);
   }
 
   std::string start() {
@@ -261,11 +484,14 @@ private:
   const std::vector<std::string>& arguments_;
   const std::function<bool(const std::string&)>& is_file_;
   std::size_t at_ = 0;
-  bool options_ended_ = false;
   bool help_ = false;
   std::vector<std::string> words_;
+  bool ended_ = false;             // by --
+  std::vector<std::string> rest_;  // behind it
+  std::vector<std::pair<std::string, std::string>> of_entry_;
   std::optional<std::string> id_;
   std::optional<std::string> instances_;
+  std::string log_option_;
   command command_;
 };
 
@@ -310,6 +536,12 @@ std::string percent(double x) {
   return text.data();
 }
 
+// "4/120", open and ever; "4/-" where nobody counts.
+std::string connections(std::uint64_t active,
+                        const std::optional<std::uint64_t>& total) {
+  return std::to_string(active) + '/' + (total ? std::to_string(*total) : "-");
+}
+
 row instance_row(const instance_status& x, const std::string& indent) {
   const auto lives = x.pid != 0;
   return {indent + x.id,
@@ -320,9 +552,10 @@ row instance_row(const instance_status& x, const std::string& indent) {
           lives ? in_words(x.uptime_ms) : "-",
           lives ? percent(x.cpu_percent) : "-",
           lives ? in_units(x.rss_bytes) : "-",
-          std::to_string(x.connections_active) + "/"
-              + std::to_string(x.connections_total),
-          x.reason};
+          connections(x.connections_active, x.connections_total),
+          x.reason.empty() && x.log_lost_bytes > 0
+              ? in_units(x.log_lost_bytes) + " of its output lost"
+              : x.reason};
 }
 
 row cluster_row(const unit_status& x) {
@@ -339,8 +572,8 @@ row cluster_row(const unit_status& x) {
              x.reason};
   if (x.balancer) {
     result[3] = std::to_string(x.balancer->port);
-    result[8] = std::to_string(x.balancer->connections_active) + "/"
-                + std::to_string(x.balancer->connections_total);
+    result[8] = connections(x.balancer->connections_active,
+                            x.balancer->connections_total);
     if (result[9].empty())
       result[9] = x.balancer->strategy;
   }
@@ -384,7 +617,8 @@ std::string lay_out(const std::vector<row>& rows, const text_style& style) {
 
 namespace json = boost::json;
 
-json::value or_null(const std::optional<std::int32_t>& x) {
+template <class T>
+json::value or_null(const std::optional<T>& x) {
   return x ? json::value(*x) : json::value(nullptr);
 }
 
@@ -399,9 +633,11 @@ json::object instance_object(const instance_status& x) {
   result["exitCode"] = or_null(x.exit_code);
   result["signal"] = or_null(x.signal);
   result["connectionsActive"] = x.connections_active;
-  result["connectionsTotal"] = x.connections_total;
+  result["connectionsTotal"] = or_null(x.connections_total);
   result["cpuPercent"] = std::round(x.cpu_percent * 10) / 10;
   result["rssBytes"] = x.rss_bytes;
+  result["logLostLines"] = x.log_lost_lines;
+  result["logLostBytes"] = x.log_lost_bytes;
   result["reason"] = x.reason;
   return result;
 }
@@ -421,10 +657,10 @@ json::object cluster_object(const unit_status& x) {
         {"strategy", b.strategy},
         {"mode", b.mode},
         {"connectionsActive", b.connections_active},
-        {"connectionsTotal", b.connections_total},
-        {"bytesIn", b.bytes_in},
-        {"bytesOut", b.bytes_out},
-        {"rejected", b.rejected},
+        {"connectionsTotal", or_null(b.connections_total)},
+        {"bytesIn", or_null(b.bytes_in)},
+        {"bytesOut", or_null(b.bytes_out)},
+        {"rejected", or_null(b.rejected)},
     };
   } else {
     result["balancer"] = nullptr;
@@ -456,32 +692,6 @@ std::variant<command, usage_error> parse(
   return parser{arguments, is_file}.result();
 }
 
-std::string help_text() {
-  return R"(pup runs, scales and balances processes.
-
-  pup start CONFIG          start a supervisor in the background, wait for ready
-  pup run [CONFIG]          the same in the foreground
-  pup --id ID --instances N scale a cluster          (short: pup scale ID N|+N|-N)
-  pup status [ID] [--json]  what runs                               (also: pup ls)
-  pup start|stop|restart ID|all
-                            ID: a process, a cluster, an instance or a glob
-  pup validate CONFIG       check a configuration
-  pup terminate             stop everything in reverse order and exit
-
-Which supervisor: --name NAME or --config FILE; else the one started from this
-folder; else the only one; else the one that has the id.
-
-  --no-wait                 do not wait until it is done
-  --timeout SECONDS         wait no longer than this
-  --version, --help
-
-Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not running.
-
-  pup start config.json
-  pup --id my-scalable-app --instances 6
-)";
-}
-
 std::string render(const supervisor_status& status, const text_style& style) {
   std::vector<row> rows{{"ID", "STATE", "PID", "PORT", "RESTARTS", "UPTIME",
                          "CPU", "MEMORY", "CONN", ""}};
@@ -491,7 +701,10 @@ std::string render(const supervisor_status& status, const text_style& style) {
     for (const auto& x : unit.instances)
       rows.push_back(instance_row(x, unit.is_cluster ? "  " : ""));
   }
-  return lay_out(rows, style);
+  auto text = lay_out(rows, style);
+  for (const auto& x : status.warnings)
+    text += "warning: " + x + '\n';
+  return text;
 }
 
 std::string render_json(const supervisor_status& status) {
@@ -502,10 +715,17 @@ std::string render_json(const supervisor_status& status) {
   result["config"] = status.config;
   result["uptimeMs"] = status.uptime_ms;
   result["rssBytes"] = status.rss_bytes;
+  json::array warnings;
+  for (const auto& x : status.warnings)
+    warnings.emplace_back(x);
+  result["warnings"] = std::move(warnings);
   json::array processes;
-  for (const auto& unit : status.units)
-    processes.push_back(unit.is_cluster ? cluster_object(unit)
-                                        : process_object(unit));
+  for (const auto& unit : status.units) {
+    auto object = unit.is_cluster ? cluster_object(unit) : process_object(unit);
+    if (!unit.group.empty())
+      object["group"] = unit.group;
+    processes.push_back(std::move(object));
+  }
   result["processes"] = std::move(processes);
   return json::serialize(result) + '\n';
 }
@@ -520,6 +740,15 @@ std::string render(const scale_report& report) {
     if (x.ok)
       text += "  " + x.id + ": " + x.text + '\n';
   return text;
+}
+
+std::string render(const apply_report& report) {
+  if (report.plan.empty())
+    return "nothing to change\n";
+  std::string text;
+  for (const auto& x : report.plan)
+    text += x + '\n';
+  return text + render(pup::report{report.outcomes});
 }
 
 std::string render(const report& report) {

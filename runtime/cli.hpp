@@ -3,6 +3,7 @@
 #pragma once
 
 #include "pup/actors/protocol.hpp"
+#include "pup/config/json_out.hpp"
 
 #include <chrono>
 #include <optional>
@@ -21,15 +22,28 @@ enum class exit_code : int {
 };
 
 enum class command_kind : std::uint8_t {
-  help,
+  help,  ///< `id`: on which command; empty: on all
   version,
   start_config,  ///< `config`
-  run,           ///< `config`, empty: look for one in the folder
+  run,           ///< `entry`, or `config`, empty: look for one in the folder
   status,        ///< `id`, empty: all
   scale,         ///< `id`, `mode`, `count`
   operate,       ///< `action` on `id`
+  signal,        ///< `count`, the signal's number, to `id`
+  apply,         ///< `config`, `dry_run`
   validate,      ///< `config`
+  logs,          ///< `filter…`, `lines`
+  monitor,       ///< the same
+  why,           ///< `id`
   terminate,
+  upgrade,
+  init,             ///< `entry`, into `of_config`
+  append,           ///< `entry`, into `of_config`
+  remove,           ///< `id`, from `of_config`
+  import,           ///< `config`, to `output`
+  completion,       ///< `id`: the shell
+  enable_service,   ///< `config`, `system`, `user`, `dry_run`
+  disable_service,  ///< `system`, `dry_run`
 };
 
 /// One command line, understood.
@@ -45,10 +59,22 @@ struct command {
   /// --name and --config: which supervisor.
   std::optional<std::string> name;
   std::optional<std::string> of_config;
+  /// -n. Empty: all, or of monitor: none that is stored.
+  std::optional<std::uint32_t> lines;
+  std::string severity;  ///< --severity, words of severity_of() with commas
+  std::string start;     ///< --start and --end, as time_of() understands
+  std::string end;
   /// --timeout. Empty: the command's own.
   std::optional<std::chrono::milliseconds> timeout;
   /// Started in the background by `pup start`.
   bool background = false;
+  /// A process given in words, as members of its entry in a configuration; the
+  /// first is its id. Empty: none was given.
+  json_members entry;
+  std::string output;
+  bool system = false;
+  bool dry_run = false;
+  std::string user;
 };
 
 /// One line, object first, with the remedy.
@@ -61,9 +87,6 @@ struct usage_error {
 std::variant<command, usage_error> parse(
     const std::vector<std::string>& arguments,
     const std::function<bool(const std::string&)>& is_file);
-
-/// Fits a screen of 80 columns.
-std::string help_text();
 
 /// How answers are printed.
 struct text_style {
@@ -78,6 +101,9 @@ std::string render_json(const supervisor_status& status);
 
 /// "my-app: 4 -> 6 instances" and what happened to each.
 std::string render(const scale_report& report);
+
+/// What is, or would be, changed, and what happened to each instance.
+std::string render(const apply_report& report);
 
 /// A line for each outcome that went well, for standard output.
 std::string render(const report& report);

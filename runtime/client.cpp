@@ -1,20 +1,28 @@
 #include "pup/runtime/client.hpp"
 
+#include "pup/runtime/guarded.hpp"
 #include "pup/runtime/ipc.hpp"
+#include "pup/runtime/logs.hpp"
 #include "pup/runtime/machine.hpp"
+#include "pup/runtime/pidfd.hpp"
 #include "pup/runtime/place.hpp"
 #include "pup/runtime/process.hpp"
+#include "pup/runtime/status_door.hpp"
+#include "pup/runtime/text_file.hpp"
+#include "pup/runtime/upgrade.hpp"
+#include "pup/runtime/why.hpp"
 
 #include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
 
 #include <fcntl.h>
 #include <poll.h>
+#include <pwd.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -162,13 +170,10 @@ std::string not_running(const command& what, const std::vector<running>& all) {
          + (all.empty() ? "" : ", or choose with --name from " + list(all));
 }
 
-/// Finds the supervisor a command means, connected.
-std::variant<control_actor, exit_code> reach(const command& what,
-                                             session& with) {
-  const auto has_id = [&](const running& x, const std::string& id) {
-    const auto control = with.connect_to(x);
-    return control && with.ask(control, get_status{id});
-  };
+/// Finds the supervisor a command means.
+std::variant<running, exit_code> find_running(
+    const command& what,
+    const std::function<bool(const running&, const std::string&)>& has_id) {
   const auto all = discover(process_environment());
   const auto chosen = choose(all, wanted_by(what), has_id);
   if (const auto* several = std::get_if<ambiguous>(&chosen))
@@ -176,11 +181,48 @@ std::variant<control_actor, exit_code> reach(const command& what,
                     + "; choose one with --name");
   if (std::holds_alternative<none_running>(chosen))
     return complain(not_running(what, all), exit_code::not_running);
-  const auto& found = std::get<running>(chosen);
-  auto control = with.connect_to(found);
+  return std::get<running>(chosen);
+}
+
+/// The same, connected.
+std::variant<control_actor, exit_code> reach(const command& what,
+                                             session& with) {
+  const auto has_id = [&](const running& x, const std::string& id) {
+    const auto control = with.connect_to(x);
+    return control && with.ask(control, get_status{id});
+  };
+  const auto found = find_running(what, has_id);
+  if (const auto* code = std::get_if<exit_code>(&found))
+    return *code;
+  auto control = with.connect_to(std::get<running>(found));
   if (!control)
     return complain(with.error());
   return control;
+}
+
+/// The status of somebody else's supervisor, at its door for readers. Empty:
+/// there is none, or it is not for us.
+std::optional<exit_code> status_as_reader(const command& what) {
+  const auto env = process_environment();
+  const auto own = discover(env);
+  const auto is_own = [&](const running& x) {
+    return !what.name || x.name == *what.name;
+  };
+  if (what.of_config || std::any_of(own.begin(), own.end(), is_own))
+    return std::nullopt;
+  for (const auto& parent : {runtime_parent(env), std::string{"/run/pup"}}) {
+    const auto door = status_path(parent + '/' + what.name.value_or("pup"));
+    const auto asked = ask_status(door, {what.json, what.id},
+                                  what.timeout.value_or(answer_timeout));
+    const auto* answer = std::get_if<status_answer>(&asked);
+    if (answer == nullptr)
+      continue;
+    if (!answer->ok)
+      return complain(answer->text);
+    print(answer->text);
+    return exit_code::done;
+  }
+  return std::nullopt;
 }
 
 exit_code finish(const report& answer) {
@@ -188,6 +230,41 @@ exit_code finish(const report& answer) {
   const auto failures = render_failures(answer.outcomes);
   std::fputs(failures.c_str(), stderr);
   return failures.empty() ? exit_code::done : exit_code::failed;
+}
+
+/// "alice, pid 4711"; through sudo, who is behind it as well.
+std::string caller() {
+  std::array<char, 4'096> buffer{};
+  passwd entry{};
+  passwd* found = nullptr;
+  ::getpwuid_r(::geteuid(), &entry, buffer.data(), buffer.size(), &found);
+  auto result = found != nullptr ? std::string{found->pw_name}
+                                 : "uid " + std::to_string(::geteuid());
+  const auto* behind = std::getenv("SUDO_USER");
+  if (behind != nullptr && ::geteuid() == 0)
+    result += " (sudo of " + std::string{behind} + ')';
+  return result + ", pid " + std::to_string(::getpid());
+}
+
+exit_code tell_why(const command& what, const control_actor& control,
+                   session& with) {
+  constexpr std::size_t shown_lines = 10;
+  const auto identity = with.ask(control, get_status{what.id});
+  if (!identity)
+    return complain(session::text_of_error(identity.error()));
+  const auto answer = with.ask(control, get_history{what.id});
+  if (!answer)
+    return complain(session::text_of_error(answer.error()));
+  std::vector<explanation> all;
+  for (const auto& x : answer->instances)
+    all.push_back({x, last_output(identity->name, x.id, shown_lines)});
+  const auto now_us = std::chrono::duration_cast<std::chrono::microseconds>(
+                          std::chrono::system_clock::now().time_since_epoch())
+                          .count();
+  print(what.json
+            ? why_json(all, local_offset)
+            : why_text(all, static_cast<std::uint64_t>(now_us), local_offset));
+  return exit_code::done;
 }
 
 exit_code status(const command& what, const control_actor& control,
@@ -201,8 +278,8 @@ exit_code status(const command& what, const control_actor& control,
 
 exit_code scale_cluster(const command& what, const control_actor& control,
                         session& with) {
-  const auto answer =
-      with.order(control, scale{what.id, what.mode, what.count, what.wait});
+  const auto answer = with.order(
+      control, scale{what.id, what.mode, what.count, what.wait, caller()});
   if (!answer)
     return complain(with.text_of_order_error(answer.error()));
   print(render(*answer));
@@ -214,10 +291,63 @@ exit_code scale_cluster(const command& what, const control_actor& control,
 exit_code operate_on(const command& what, const control_actor& control,
                      session& with) {
   const auto answer =
-      with.order(control, operate{what.action, what.id, what.wait});
+      with.order(control, operate{what.action, what.id, what.wait, caller()});
   if (!answer)
     return complain(with.text_of_order_error(answer.error()));
   return finish(*answer);
+}
+
+exit_code send_signal_to(const command& what, const control_actor& control,
+                         session& with) {
+  const auto answer = with.ask(
+      control,
+      signal_units{what.id, static_cast<std::int32_t>(what.count), caller()});
+  if (!answer)
+    return complain(session::text_of_error(answer.error()));
+  return finish(*answer);
+}
+
+// A frame of the protocol has room for the text and its envelope.
+constexpr std::size_t most_applied_bytes = ipc_frame_bytes - (64u << 10);
+
+/// The supervisor that was started from the file, if one was and nothing else
+/// is said.
+command addressed(const command& what) {
+  auto result = what;
+  if (what.name || what.of_config)
+    return result;
+  const auto path = canonical(what.config);
+  for (const auto& x : discover(process_environment()))
+    if (!path.empty() && x.config == path)
+      result.of_config = what.config;
+  return result;
+}
+
+exit_code apply_config(const command& what) {
+  const auto read = read_text(what.config, most_applied_bytes);
+  if (const auto* fault = std::get_if<os_fault>(&read))
+    return complain(to_string(*fault) + "; name a readable configuration",
+                    exit_code::usage);
+  session with{what.timeout};
+  auto reached = reach(addressed(what), with);
+  if (const auto* code = std::get_if<exit_code>(&reached))
+    return *code;
+  const auto folder =
+      std::filesystem::path{canonical(what.config)}.parent_path();
+  const auto answer =
+      with.order(std::get<control_actor>(reached),
+                 apply{std::get<std::string>(read), what.config,
+                       folder.string(), what.dry_run, what.wait, caller()});
+  if (!answer)
+    return complain(with.text_of_order_error(answer.error()));
+  for (const auto& x : answer->faults)
+    complain(x);
+  if (!answer->faults.empty())
+    return exit_code::usage;
+  print(render(*answer));
+  const auto failures = render_failures(answer->outcomes);
+  std::fputs(failures.c_str(), stderr);
+  return failures.empty() ? exit_code::done : exit_code::failed;
 }
 
 exit_code end_supervisor(const command& what, const control_actor& control,
@@ -226,22 +356,46 @@ exit_code end_supervisor(const command& what, const control_actor& control,
   if (!identity)
     return complain(session::text_of_error(identity.error()));
   // Opened before the end begins, so that the pid cannot be another's.
-  unique_fd pidfd{static_cast<int>(
-      ::syscall(SYS_pidfd_open, static_cast<pid_t>(identity->pid), 0U))};
+  const auto supervisor = open_pidfd(identity->pid);
   const auto answer = with.ask(control, terminate{});
   if (!answer)
     return complain(session::text_of_error(answer.error()));
-  if (!what.wait || !pidfd)
+  // The guardian ends last. As long as the supervisor runs so does it, and the
+  // pid is its own.
+  const auto last = open_pidfd(answer->pid);
+  if (!what.wait || !supervisor)
     return exit_code::done;
-  pollfd ended{pidfd.get(), POLLIN, 0};
-  int count = 0;
-  do {
-    count = ::poll(&ended, 1, static_cast<int>(with.work_limit().count()));
-  } while (count < 0 && errno == EINTR);
+  const auto deadline = std::chrono::steady_clock::now() + with.work_limit();
+  int count = 1;
+  for (const auto* x : {&supervisor, &last}) {
+    pollfd ended{x->get(), POLLIN, 0};
+    while (*x && count > 0) {
+      const auto left = std::chrono::ceil<milliseconds>(
+          deadline - std::chrono::steady_clock::now());
+      count = ::poll(&ended, 1,
+                     static_cast<int>(std::max(left, milliseconds{0}).count()));
+      if (count >= 0 || errno != EINTR)
+        break;
+      count = 1;
+    }
+  }
   if (count == 0)
     return complain("pup: '" + identity->name + "' is still stopping after "
                     + in_seconds(with.work_limit())
                     + "; pup status shows what remains");
+  return exit_code::done;
+}
+
+exit_code upgrade_supervisor(const command& what) {
+  const auto found = find_running(
+      what, [](const running&, const std::string&) { return false; });
+  if (const auto* code = std::get_if<exit_code>(&found))
+    return *code;
+  const auto outcome = upgrade(std::get<running>(found), process_environment(),
+                               what.timeout.value_or(work_timeout));
+  if (!outcome.done)
+    return complain(outcome.text);
+  print(outcome.text + '\n');
   return exit_code::done;
 }
 
@@ -263,12 +417,12 @@ std::variant<background, exit_code> launch_background(const command& what) {
   unique_fd reading{ends[0]};
   unique_fd writing{ends[1]};
   spawn_request request;
-  request.argv = {"/proc/self/exe", "run", "--background"};
+  request.argv = {own_program(), "run", "--background"};
+  if (auto guardian = guardian_program(); !guardian.empty())
+    request.argv.insert(request.argv.begin(), std::move(guardian));
   if (what.name)
     request.argv.insert(request.argv.end(), {"--name", *what.name});
-  request.argv.insert(request.argv.end(), {"--", what.config});
-  request.argv.front() =
-      std::filesystem::read_symlink("/proc/self/exe").string();
+  request.argv.insert(request.argv.end(), {"--config", what.config});
   for (auto** i = ::environ; *i != nullptr; ++i)
     request.environment.emplace_back(*i);
   request.stdout_fd = writing.get();
@@ -330,25 +484,18 @@ exit_code start(const command& what) {
   return failures.empty() ? exit_code::done : exit_code::failed;
 }
 
-exit_code validate(const command& what) {
-  const auto loaded = load_file(what.config);
-  const auto* faults = std::get_if<std::vector<diagnostic>>(&loaded);
-  if (faults == nullptr) {
-    print(what.config + ": ok\n");
-    return exit_code::done;
-  }
-  for (const auto& x : *faults)
-    complain(to_string(x));
-  return exit_code::usage;
-}
-
 }  // namespace
 
 exit_code run_client(const command& what) {
-  if (what.kind == command_kind::validate)
-    return validate(what);
   if (what.kind == command_kind::start_config)
     return start(what);
+  if (what.kind == command_kind::upgrade)
+    return upgrade_supervisor(what);
+  if (what.kind == command_kind::apply)
+    return apply_config(what);
+  if (what.kind == command_kind::status)
+    if (const auto code = status_as_reader(what))
+      return *code;
   session with{what.timeout};
   auto reached = reach(what, with);
   if (const auto* code = std::get_if<exit_code>(&reached))
@@ -359,6 +506,10 @@ exit_code run_client(const command& what) {
       return status(what, control, with);
     case command_kind::scale:
       return scale_cluster(what, control, with);
+    case command_kind::why:
+      return tell_why(what, control, with);
+    case command_kind::signal:
+      return send_signal_to(what, control, with);
     case command_kind::operate:
       return operate_on(what, control, with);
     default:

@@ -6,7 +6,7 @@
 
 namespace pup {
 
-/// Carries out every command but run, help and version. Prints results to
+/// Carries out every command but run and those of local.hpp. Prints results to
 /// standard output and errors, one line each, to standard error. Blocks until
 /// done or until the time-out; a signal with its default action ends it without
 /// harm: the supervisor carries on.

@@ -1,21 +1,30 @@
 #include "pup/runtime/daemon.hpp"
 
+#include "pup/actors/applying.hpp"
+#include "pup/runtime/guarded.hpp"
 #include "pup/runtime/host.hpp"
+#include "pup/runtime/identity.hpp"
 #include "pup/runtime/ipc.hpp"
+#include "pup/runtime/local.hpp"
 #include "pup/runtime/machine.hpp"
 #include "pup/runtime/place.hpp"
+#include "pup/runtime/service_manager.hpp"
+#include "pup/runtime/status_door.hpp"
+#include "pup/runtime/survivors.hpp"
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/read.hpp>
 
+#include <algorithm>
 #include <array>
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -24,8 +33,16 @@ namespace pup {
 
 namespace {
 
+// Units answer at once or are shown as failed.
+constexpr std::chrono::seconds status_patience{5};
+
 // Tells `pup start` that the supervisor can be reached; see client.cpp.
 constexpr const char* up_marker = "pup is up: ";
+
+// What the guardian keeps for a successor.
+constexpr const char* lock_name = "lock";
+constexpr const char* config_name = "config";
+constexpr const char* config_file_name = "config-file";
 
 exit_code complain(const std::string& line,
                    exit_code code = exit_code::failed) {
@@ -33,15 +50,7 @@ exit_code complain(const std::string& line,
   return code;
 }
 
-/// The configuration of `pup run` without one.
-std::string default_config() {
-  for (const auto* name : {"pup.json", "pup.jsonc", "config.json"})
-    if (::access(name, F_OK) == 0)
-      return name;
-  return {};
-}
-
-/// SIGTERM and SIGINT become readable instead of ending the process. Blocked
+/// What is meant for us becomes readable instead of ending the process. Blocked
 /// before the first thread, so that all inherit it; children get an empty mask.
 unique_fd take_signals() {
   std::signal(SIGCHLD, SIG_DFL);
@@ -51,8 +60,18 @@ unique_fd take_signals() {
   sigaddset(&set, SIGTERM);
   sigaddset(&set, SIGINT);
   sigaddset(&set, SIGHUP);
+  sigaddset(&set, guard::upgrade_signal);
   ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
   return unique_fd{::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK)};
+}
+
+/// What a shell would say of such a process.
+exit_code exit_code_of(const ending& how) {
+  if (how.what == ending::kind::exited)
+    return static_cast<exit_code>(how.code);
+  constexpr int signalled = 128;
+  return how.signal != 0 ? static_cast<exit_code>(signalled + how.signal)
+                         : exit_code::failed;
 }
 
 /// From now on standard output and error go to `file`, which ends the pipe that
@@ -69,21 +88,65 @@ void leave_terminal(const std::string& file) {
   ::dup2(out.get(), STDERR_FILENO);
 }
 
+/// As find_config() and run_supervisor() below: --name wins, and a process
+/// without "cwd" runs beside its configuration.
+load_result read_applied(const apply& x,
+                         const std::optional<std::string>& name) {
+  auto result = load(x.text, x.file, x.folder, real_world());
+  auto* spec = std::get_if<pup_spec>(&result);
+  if (spec == nullptr)
+    return result;
+  if (name)
+    spec->name = *name;
+  std::error_code ignored;
+  if (std::filesystem::current_path(ignored) != x.folder)
+    for (auto& process : spec->processes)
+      if (process.cwd.empty())
+        process.cwd = x.folder;
+  return result;
+}
+
 /// The running supervisor: everything on the main thread but the actors.
 class daemon {
 public:
   daemon(pup_spec spec, place where, std::string config, unique_fd signals,
-         bool background)
+         const command& what, std::shared_ptr<guardian_link> guardian,
+         std::optional<gid_t> readers)
       : place_(std::move(where)),
-        background_(background),
-        signals_(loop_, signals.release()) {
+        background_(what.background),
+        guardian_(std::move(guardian)),
+        signals_(loop_, signals.release()),
+        readers_(readers) {
     configure(config_, ipc_role::server);
     add_message_types(config_);
     sys_.emplace(config_);
     host_options options;
     options.config = std::move(config);
     options.version = PUP_VERSION;
-    options.log_folder = place_.state_folder();
+    options.log_folder = log_folder(place_.state_folder());
+    options.state_folder = place_.state_folder();
+    options.owner = place_.mark();
+    options.own_folders = {
+        place_.state_folder(),
+        std::filesystem::path{place_.socket_path()}.parent_path().string()};
+    options.console = !background_;
+    options.load = [name = what.name, running = place_.name(),
+                    guardian = guardian_](const apply& x) {
+      auto result = read_applied(x, name);
+      const auto* wanted = std::get_if<pup_spec>(&result);
+      // Not what will be refused, or is only asked about.
+      if (guardian && wanted != nullptr && wanted->name == running
+          && !x.dry_run) {
+        guardian->note(config_name, x.text);
+        guardian->note(config_file_name, path_of(x));
+      }
+      return result;
+    };
+    options.ends_with_groups = !background_;
+    options.guardian = guardian_;
+    options.on_guardian_lost = [this] {
+      boost::asio::post(loop_, [this] { guardian_lost(); });
+    };
     options.on_control = [this](const control_actor& x) {
       boost::asio::post(loop_, [this, x] { announce(x); });
     };
@@ -96,14 +159,25 @@ public:
   exit_code run() {
     wait_for_signal();
     loop_.run();
+    if (aside_) {  // what a destructor would take down is another's
+      std::fflush(nullptr);
+      std::_Exit(static_cast<int>(result_));
+    }
+    door_.reset();
+    control_ = nullptr;
     publication_ = publication{};
     host_.reset();
+    if (guardian_)
+      guardian_->farewell(static_cast<int>(result_));
     return result_;
   }
 
 private:
   /// Each control actor gets the socket: its predecessor has failed.
   void announce(const control_actor& x) {
+    if (aside_)
+      return;
+    control_ = x;
     if (publication_)
       return publication_.republish(x);
     auto made = publish(*sys_, place_.socket_path(), x);
@@ -112,18 +186,127 @@ private:
       return host_->shut_down();
     }
     publication_ = std::move(*made);
+    if (!open_door())
+      return host_->shut_down();
+    announce_when_ready(x);
+    const auto first = !guardian_ || guardian_->inherited().predecessors == 0;
+    if (guardian_)
+      guardian_->ready();
+    up_ = true;
     if (!background_) {
       std::printf("pup: '%s' is up, pid %d\n", place_.name().c_str(),
                   ::getpid());
       std::fflush(stdout);
       return;
     }
-    std::printf("%s%s\n", up_marker, place_.name().c_str());
-    std::fflush(stdout);
+    if (first) {
+      std::printf("%s%s\n", up_marker, place_.name().c_str());
+      std::fflush(stdout);
+    }
+    leave();
+  }
+
+  void leave() {
     leave_terminal(place_.state_folder() + "/pup.log");
+    if (guardian_)
+      guardian_->away(STDOUT_FILENO);
+    away_ = true;
+  }
+
+  /// False after it has complained.
+  bool open_door() {
+    if (!readers_)
+      return true;
+    try {
+      door_.emplace(loop_, place_.status_path(), *readers_,
+                    [this](const status_question& question, auto answer) {
+                      ask(question, std::move(answer));
+                    });
+      return true;
+    } catch (const std::system_error& error) {
+      result_ = complain(std::string{"ipc.readers: "} + error.what());
+      return false;
+    }
+  }
+
+  /// A reader's question, to the control actor of the moment.
+  void ask(const status_question& question,
+           std::function<void(const status_answer&)> answer) {
+    sys_->spawn([x = control_, question, answer](caf::event_based_actor* self) {
+      self->request(x, status_patience, get_status{question.id})
+          .then(
+              [=](const supervisor_status& status) {
+                answer({true, question.json ? render_json(status)
+                                            : render(status, {})});
+                self->quit();
+              },
+              [=](const caf::error& why) {
+                answer({false, text_of(why)});
+                self->quit();
+              });
+    });
+  }
+
+  void tell(const std::string& state) {
+    if (guardian_)
+      guardian_->tell(state);
+    else
+      tell_service_manager(state);
+  }
+
+  // Nothing could be started again, nor its end be understood.
+  void guardian_lost() {
+    result_ = complain("pup: '" + place_.name() + "': the guardian, pid "
+                       + std::to_string(guardian_->guardian())
+                       + ", was killed; stopping everything");
+    host_->shut_down(false);
+  }
+
+  /// Tells the service manager, if there is one, when all has come up or has
+  /// failed to: what failed is pup's to restart, not a failed start of pup.
+  void announce_when_ready(const control_actor& x) {
+    sys_->spawn([this, x](caf::event_based_actor* self) {
+      self->request(x, caf::infinite, operate{verb::await, "all", true})
+          .then([this, self](const report& all) {
+            const auto failed =
+                std::count_if(all.outcomes.begin(), all.outcomes.end(),
+                              [](const outcome& y) { return !y.ok; });
+            tell("READY=1\nSTATUS=" + std::to_string(all.outcomes.size())
+                 + " started"
+                 + (failed > 0 ? ", " + std::to_string(failed) + " failed"
+                               : std::string{}));
+            self->quit();
+          });
+    });
+  }
+
+  // For a successor, perhaps of another version. We end when the connections
+  // have that we carry.
+  void make_room() {
+    if (!guardian_)
+      return void(
+          complain("pup: SIGUSR2: there is no guardian to start a successor"));
+    if (!up_ || asked_to_stop_)
+      return;
+    aside_ = true;
+    door_.reset();
+    control_ = nullptr;
+    publication_ = publication{};
+    place_.disown();
+    const auto carried = [this] {
+      boost::asio::post(loop_, [this] { loop_.stop(); });
+    };
+    if (host_->step_aside(carried))
+      return;
+    result_ = complain("pup: the guardian has ended; so does the supervisor");
+    loop_.stop();
   }
 
   void ended(const caf::error& reason) {
+    if (aside_)
+      return;
+    if (is(reason, fault::process_ended))
+      result_ = exit_code_of(ending_of(reason));
     if (is(reason, fault::gave_up))
       result_ =
           complain("pup: '" + place_.name() + "' gave up: " + text_of(reason));
@@ -134,15 +317,24 @@ private:
     boost::asio::async_read(
         signals_, boost::asio::buffer(&signal_, sizeof(signal_)),
         [this](const boost::system::error_code& error, std::size_t) {
-          if (error)
+          if (error || aside_)
             return;
-          // SIGHUP: a terminal that closes is no reason to stop the service.
-          if (signal_.ssi_signo != SIGHUP) {
+          if (signal_.ssi_signo == guard::upgrade_signal) {
+            make_room();
+            return wait_for_signal();
+          }
+          // A terminal that closes is no reason to stop the service.
+          if (signal_.ssi_signo == SIGHUP) {
+            host_->reopen_logs();
+            if (away_)
+              leave();
+          } else {
             std::fprintf(stderr, "pup: SIG%s: %s\n",
                          sigabbrev_np(static_cast<int>(signal_.ssi_signo)),
                          asked_to_stop_ ? "killing what is left"
                                         : "stopping; again to kill");
             asked_to_stop_ = true;
+            tell("STOPPING=1");
             host_->shut_down();
           }
           wait_for_signal();
@@ -151,7 +343,11 @@ private:
 
   place place_;
   bool background_;
+  std::shared_ptr<guardian_link> guardian_;
+  bool away_ = false;  // from the terminal that started it
   bool asked_to_stop_ = false;
+  bool up_ = false;     // can be reached
+  bool aside_ = false;  // a successor has all but some connections
   exit_code result_ = exit_code::done;
   boost::asio::io_context loop_{1};
   boost::asio::posix::stream_descriptor signals_;
@@ -159,43 +355,159 @@ private:
   caf::actor_system_config config_;
   std::optional<caf::actor_system> sys_;
   std::optional<host> host_;
+  std::optional<gid_t> readers_;
+  control_actor control_;    // goes before the actor system, as what follows
   publication publication_;  // goes first: it refers to the actor system
+  std::optional<status_door> door_;
 };
 
 }  // namespace
 
-exit_code run_supervisor(const command& what) {
-  const auto file = what.config.empty() ? default_config() : what.config;
+namespace {
+
+/// What is to run: a configuration's content, and the file it stands in.
+struct wanted_config {
+  load_result content;
+  std::string file;  // canonical; empty: it came in words
+};
+
+std::optional<wanted_config> find_config(const command& what,
+                                         guardian_link* guardian) {
+  if (!what.entry.empty()) {
+    std::error_code ignored;
+    const auto text = "{\"processes\": [" + json_of(what.entry) + "]}";
+    return wanted_config{
+        load(text, "command line",
+             std::filesystem::current_path(ignored).string(), real_world()),
+        {}};
+  }
+  // What ran, whatever the file says by now.
+  if (guardian != nullptr) {
+    auto& notes = guardian->inherited().notes;
+    if (const auto text = notes.find(config_name); text != notes.end())
+      return wanted_config{load_text(text->second, notes[config_file_name]),
+                           notes[config_file_name]};
+  }
+  auto file = what.of_config.value_or(what.config);
   if (file.empty())
+    file = default_config();
+  if (file.empty())
+    return std::nullopt;
+  auto text = read_config(file);
+  if (auto* faults = std::get_if<std::vector<diagnostic>>(&text))
+    return wanted_config{std::move(*faults), {}};
+  const auto& content = std::get<std::string>(text);
+  wanted_config result{load_text(content, file), canonical(file)};
+  if (guardian != nullptr) {
+    guardian->note(config_name, content);
+    guardian->note(config_file_name, result.file);
+  }
+  return result;
+}
+
+/// Never two copies: what a killed predecessor has left ends first. On trouble:
+/// what it is.
+std::optional<std::string> end_predecessor(const pup_spec& spec,
+                                           const place& where, int signals) {
+  const auto found = read_state(where.state_folder());
+  const saved_state* recorded = nullptr;
+  if (const auto* fault = std::get_if<std::string>(&found))
+    complain("pup: " + *fault + "; starting from the configuration");
+  else if (const auto& state = std::get<std::optional<saved_state>>(found)) {
+    if (state->on_purpose && state->processes.empty())
+      return std::nullopt;
+    if (state->boot == boot_id())
+      recorded = &*state;
+  }
+  const auto left = find_survivors(where.mark(), recorded);
+  if (left.empty())
+    return std::nullopt;
+  complain("pup: ending what a killed supervisor left: "
+           + std::to_string(left.size())
+           + (left.size() == 1 ? " process" : " processes"));
+  const auto rule = [&](const std::string& id) {
+    return stop_rule_of(spec, id);
+  };
+  const auto stay = end_survivors(left, where.mark(), rule, signals);
+  if (stay == 0)
+    return std::nullopt;
+  return "pup: " + std::to_string(stay)
+         + " processes of a killed supervisor cannot be ended; end them, then "
+           "start again";
+}
+
+}  // namespace
+
+exit_code run_supervisor(const command& what) {
+  // No thread allocates so much that a heap of its own would pay: with 500
+  // processes those took 2 of 28 MB.
+  ::mallopt(M_ARENA_MAX, 1);
+  raise_descriptor_limit();
+  auto met = meet_guardian();
+  if (const auto* fault = std::get_if<std::string>(&met))
+    return complain("pup: " + *fault);
+  const auto guardian = std::get<std::shared_ptr<guardian_link>>(met);
+  auto wanted = find_config(what, guardian.get());
+  if (!wanted)
     return complain(
         "run: no pup.json, pup.jsonc or config.json here; name a "
-        "configuration",
+        "configuration, or a command behind --",
         exit_code::usage);
   auto signals = take_signals();
-  auto loaded = load_file(file);
-  if (const auto* faults = std::get_if<std::vector<diagnostic>>(&loaded)) {
+  if (const auto* faults =
+          std::get_if<std::vector<diagnostic>>(&wanted->content)) {
     for (const auto& x : *faults)
       complain(to_string(x));
     return exit_code::usage;
   }
-  auto& spec = std::get<pup_spec>(loaded);
+  auto& spec = std::get<pup_spec>(wanted->content);
   if (what.name)
     spec.name = *what.name;
+  std::optional<gid_t> readers;
+  if (!spec.readers.empty()) {
+    readers = group_named(spec.readers);
+    if (!readers)
+      return complain(wanted->file + ": ipc.readers: there is no group '"
+                          + spec.readers
+                          + "'; create it (groupadd) or name another",
+                      exit_code::usage);
+  }
   start_facts facts;
-  facts.config = canonical(file);
+  facts.config = wanted->file;
   facts.version = PUP_VERSION;
   facts.started = std::chrono::system_clock::now();
-  auto opened = open_place(spec.name, process_environment(), facts);
+  unique_fd lock;
+  if (guardian)
+    if (auto kept = guardian->inherited().held.extract(lock_name);
+        !kept.empty())
+      lock = std::move(kept.mapped());
+  auto opened =
+      open_place(spec.name, process_environment(), facts, std::move(lock));
   if (const auto* error = std::get_if<place_error>(&opened))
+    return complain(error->text);
+  if (const auto error = std::get<place>(opened).admit(readers))
     return complain(error->text);
   // A process without "cwd" runs beside its configuration, wherever pup was
   // started from.
   const auto folder = std::filesystem::path{facts.config}.parent_path();
-  if (::chdir(folder.c_str()) != 0)
+  if (!folder.empty() && ::chdir(folder.c_str()) != 0)
     return complain(folder.string() + ": cannot be entered: "
                     + std::generic_category().message(errno));
-  daemon it{std::move(spec), std::move(std::get<place>(opened)),
-            std::move(facts.config), std::move(signals), what.background};
+  if (guardian) {
+    guardian->hold(lock_name, std::get<place>(opened).lock());
+  }
+  // What a guardian keeps is gone on with.
+  if (!guardian || guardian->inherited().predecessors == 0)
+    if (const auto trouble =
+            end_predecessor(spec, std::get<place>(opened), signals.get()))
+      return complain(*trouble);
+  daemon it{std::move(spec),
+            std::move(std::get<place>(opened)),
+            std::move(facts.config),
+            std::move(signals),
+            what,
+            guardian,
+            readers};
   return it.run();
 }
 

@@ -1,10 +1,13 @@
 // The launcher and the proxy as actors: the one place where CAF and Asio meet.
 //
 // Commands are posted down to the loop, facts are sent up; nothing is shared.
+// Each actor has its source: drivers_launcher, drivers_proxy, drivers_memory.
 #pragma once
 
 #include "pup/actors/protocol.hpp"
 
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -14,11 +17,30 @@ class io_context;
 
 namespace pup {
 
+class inherit_groups;
+class journal;
+class log_sink;
+class proxy;
+class socket_keeper;
+class spawner;
+struct inheritance;
+
 struct launcher_options {
   /// What every process inherits, "NAME=value" each.
   std::vector<std::string> environment;
-  /// Folder for the output of the instances, one file each. Empty: /dev/null.
-  std::string log_folder;
+  /// Takes the output of the instances, and what happens to them. Outlives the
+  /// loop. Null: output goes to /dev/null.
+  log_sink* log = nullptr;
+  /// Told which processes there are. Outlives the loop. May be null.
+  journal* notes = nullptr;
+  /// Sockets of clusters in mode inherit, shared with the proxy.
+  std::shared_ptr<inherit_groups> groups;
+  /// Whose children the processes are. Null: this process's.
+  std::shared_ptr<spawner> parent{};
+  /// Lives to be adopted, with what was kept for them. May be null.
+  std::shared_ptr<inheritance> inherited{};
+  /// Keeps the sockets of clusters in mode inherit. May be null.
+  std::shared_ptr<socket_keeper> keeper{};
 };
 
 /// Starts processes on `loop`, which must run, or be about to, until this actor
@@ -27,8 +49,25 @@ launcher_actor spawn_launcher(caf::actor_system& sys,
                               boost::asio::io_context& loop,
                               launcher_options options);
 
+/// Answers when `notes`, which outlives the actor, has been written.
+memory_actor spawn_memory(caf::actor_system& sys, journal& notes);
+
 /// Owns the data plane; its threads and listening sockets end with the actor.
 /// `shards`: threads that carry bytes.
-proxy_actor spawn_proxy(caf::actor_system& sys, unsigned shards);
+/// `keeper`: takes care of the sockets, and has those to go on with; may be
+/// null.
+proxy_actor spawn_proxy(caf::actor_system& sys, unsigned shards,
+                        std::shared_ptr<inherit_groups> groups,
+                        std::shared_ptr<socket_keeper> keeper = nullptr);
+
+/// Ends the actor in favour of another process, which has duplicates of the
+/// sockets. What is returned carries the connections there are; `done` is
+/// called on one of its threads when the last of them has ended. Null: the
+/// actor had ended already.
+std::shared_ptr<proxy> leave_proxy(caf::actor_system& sys, const proxy_actor& x,
+                                   std::function<void()> done);
+
+/// What a group of inherited sockets is called there.
+std::string kept_group_name(const std::string& cluster);
 
 }  // namespace pup

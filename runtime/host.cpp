@@ -3,12 +3,33 @@
 #include "pup/actors/spawn.hpp"
 #include "pup/actors/supervisor.hpp"
 #include "pup/config/load.hpp"
+#include "pup/config/relations.hpp"
+#include "pup/runtime/calendar.hpp"
+#include "pup/runtime/children.hpp"
 #include "pup/runtime/drivers.hpp"
+#include "pup/runtime/files.hpp"
+#include "pup/runtime/guardian_link.hpp"
+#include "pup/runtime/identity.hpp"
+#include "pup/runtime/inherit.hpp"
+#include "pup/runtime/journal.hpp"
+#include "pup/runtime/log.hpp"
+#include "pup/runtime/proxy.hpp"
+#include "pup/runtime/recall.hpp"
+#include "pup/runtime/service_manager.hpp"
+#include "pup/runtime/socket_keeper.hpp"
+#include "pup/runtime/survivors.hpp"
+#include "pup/runtime/usage.hpp"
 
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
 
+#include <atomic>
+#include <charconv>
+#include <map>
+#include <optional>
 #include <random>
+#include <set>
 #include <stdexcept>
 #include <thread>
 
@@ -17,6 +38,11 @@
 namespace pup {
 
 namespace {
+
+// What the guardian is told for a successor.
+const std::string state_note = "state";
+const std::string unit_note = "unit/";
+const std::string leaving_note = "leaving";
 
 // The root's children are units, which have budgets of their own, and control:
 // what restarts them is a defect in pup itself. 10 in 60 s leaves room for
@@ -30,13 +56,20 @@ public:
       : work_(loop_.get_executor()), thread_([this] { loop_.run(); }) {}
   ~loop_thread() {
     work_.reset();  // ends when the last handler has run
-    thread_.join();
+    if (thread_.joinable())
+      thread_.join();
   }
   loop_thread(const loop_thread&) = delete;
   loop_thread& operator=(const loop_thread&) = delete;
 
   boost::asio::io_context& loop() {
     return loop_;
+  }
+
+  /// What has not run never does.
+  void halt() {
+    loop_.stop();
+    thread_.join();
   }
 
 private:
@@ -50,7 +83,13 @@ std::vector<std::string> own_environment() {
   std::vector<std::string> result;
   for (auto** i = ::environ; i != nullptr && *i != nullptr; ++i)
     result.emplace_back(*i);
-  return result;
+  return without_service_variables(std::move(result));
+}
+
+std::string state_trouble(const std::string& fault) {
+  return fault
+         + "; what is scaled, blocked or stopped now is forgotten if pup is "
+           "killed";
 }
 
 /// Ends an actor that has no children and waits until its state is gone.
@@ -75,11 +114,55 @@ public:
       throw std::invalid_argument(faults.front());
     if (options.environment.empty())
       options.environment = own_environment();
-    world_.launcher = spawn_launcher(
-        sys_, loop_.loop(),
-        {std::move(options.environment), std::move(options.log_folder)});
-    world_.proxy = spawn_proxy(sys_, options.shards);
-    root_ = spawn_supervisor(sys_, tree(spec, options));
+    // In front: the first of equal names counts.
+    if (!options.owner.empty())
+      options.environment.insert(options.environment.begin(),
+                                 owner_variable + ('=' + options.owner));
+    log_options log;
+    log.folder = std::move(options.log_folder);
+    log.logger = spec.logger;
+    if (options.console) {
+      log.console_out = STDOUT_FILENO;
+      log.console_err = STDERR_FILENO;
+    }
+    log_.emplace(std::move(log));
+    log_->event("pup", log_stream::info,
+                "supervisor " + spec.name + " started, pid "
+                    + std::to_string(::getpid()));
+    guardian_ = options.guardian;
+    remember(spec, options);
+    auto groups = std::make_shared<inherit_groups>(loop_.loop());
+    const auto keeper = std::make_shared<socket_keeper>(guardian_);
+    std::shared_ptr<inheritance> inherited;
+    if (guardian_) {
+      guardian_->watch(loop_.loop(), options.on_guardian_lost);
+      inherited = {guardian_, &guardian_->inherited()};
+      find_lives(spec, *inherited);
+      restore_groups(spec, *groups, *keeper);
+    }
+    world_.launcher = spawn_launcher(sys_, loop_.loop(),
+                                     {std::move(options.environment), &*log_,
+                                      journal_ ? &*journal_ : nullptr, groups,
+                                      guardian_, inherited, keeper});
+    for (const auto& x : unclaimed_)
+      caf::anon_send(world_.launcher, x);
+    world_.proxy = spawn_proxy(
+        sys_, options.shards > 0 ? options.shards : default_shards(),
+        std::move(groups), keeper);
+    if (journal_)
+      memory_ = spawn_memory(sys_, *journal_);
+    world_.wall = real_calendar(loop_.loop());
+    find_missed(spec);
+    auto own = own_files(spec);
+    for (const auto& x : options.own_folders)
+      own.push_back(glob_of_path(x));
+    world_.files = real_file_watch(std::move(own));
+    auto whole = tree(spec, options);
+    past_.kept.clear();  // a unit that is added later has no past
+    missed_.clear();
+    root_ = spawn_supervisor(sys_, std::move(whole));
+    if (was_leaving_)
+      shut_down(true);
     if (options.on_end)
       root_->attach_functor([f = std::move(options.on_end)](
                                 const caf::error& reason) { f(reason); });
@@ -89,6 +172,9 @@ public:
     stop();
     end_and_wait(sys_, world_.proxy);
     end_and_wait(sys_, world_.launcher);
+    end_and_wait(sys_, memory_);
+    if (guardian_)
+      boost::asio::post(loop_.loop(), [x = guardian_] { x->ignore(); });
   }
 
   control_actor control() {
@@ -105,27 +191,318 @@ public:
     return result;
   }
 
-  void shut_down() {
+  void reopen_logs() {
+    log_->reopen();
+  }
+
+  void shut_down(bool on_purpose) {
+    if (!on_purpose)
+      accident_ = true;
     caf::anon_send_exit(root_, caf::exit_reason::user_shutdown);
+  }
+
+  // As little happens on the way as in a crash. First nothing gets out, then
+  // nothing is decided any more; only what is half written is brought to its
+  // end.
+  bool step_aside(const std::function<void()>& done) {
+    guardian_->fall_silent();
+    loop_.halt();
+    carrying_ = leave_proxy(sys_, world_.proxy, done);
+    if (!carrying_)  // its actor has failed, and the connections with it
+      done();
+    end_tree_and_wait();
+    end_and_wait(sys_, memory_);
+    journal_.reset();
+    log_->leave();
+    return guardian_->step_aside();
   }
 
   void stop() {
     caf::scoped_actor self{sys_};
     self->monitor(root_);
     if (!stopping_)
-      shut_down();
+      shut_down(true);
     stopping_ = true;
     self->receive([](const caf::down_msg&) {});
   }
 
 private:
+  /// The root and its children, all at once.
+  void end_tree_and_wait() {
+    caf::scoped_actor self{sys_};
+    std::size_t count = 1;
+    self->monitor(root_);
+    self->request(root_, caf::infinite, which_children{})
+        .receive(
+            [&](const std::vector<child_info>& children) {
+              for (const auto& x : children)
+                if (x.handle) {
+                  self->monitor(caf::actor_cast<caf::actor>(x.handle));
+                  ++count;
+                }
+            },
+            [](const caf::error&) {});
+    self->send_exit(root_, caf::exit_reason::kill);
+    for (; count > 0; --count)
+      self->receive([](const caf::down_msg&) {});
+  }
+
+  /// Looks back, and begins to write down what happens now.
+  void remember(const pup_spec& spec, const host_options& options) {
+    if (options.state_folder.empty())
+      return;
+    auto found = read_state(options.state_folder);
+    const auto went_on = guardian_ && guardian_->inherited().predecessors > 0;
+    if (went_on)  // what the guardian was told is newer than any file
+      found = noted_state(options.config);
+    saved_state begin;
+    begin.boot = boot_id();
+    begin.supervisor = spec.name;
+    begin.pid = ::getpid();
+    begin.started = start_time_of(begin.pid).value_or(0);
+    begin.config_mark = spec.source.value;
+    begin.config = options.config;
+    past_ = recall(spec, options.config, begin.boot, found);
+    if (went_on) {
+      note_succession(guardian_->inherited());
+      find_changed(spec, found);
+    }
+    for (const auto& x : spec.processes)
+      if (const auto i = past_.kept.find(x.id); i != past_.kept.end()) {
+        begin.units[x.id] = saved_from(i->second);
+        begin.units[x.id].mark = x.source.value;
+      }
+    if (guardian_) {
+      if (went_on && guardian_->inherited().notes.contains(leaving_note))
+        rest_but_lives(spec);
+      guardian_->note(state_note, encode(begin));
+    }
+    for (const auto& x : past_.warnings)
+      log_->event("pup", log_stream::warn, x);
+    for (const auto& x : past_.notes)
+      log_->event("pup", log_stream::info, x);
+    journal_.emplace(
+        options.state_folder, std::move(begin),
+        [this](const std::string& fault) {
+          log_->event(
+              "pup", fault.empty() ? log_stream::info : log_stream::warn,
+              fault.empty() ? "the state is kept again" : state_trouble(fault));
+        });
+  }
+
+  void note_succession(const inheritance& x) {
+    past_.notes.push_back(
+        "goes on where the supervisor before it has left off (" + x.last_end
+        + ')');
+    if (!x.refusal.empty())
+      past_.warnings.push_back(x.refusal + "; the program from before goes on");
+  }
+
+  /// Tells which starts by the clock nobody was there for. They are not made up
+  /// for: whoever wants that knows best what a late run does.
+  void find_missed(const pup_spec& spec) {
+    const auto now =
+        std::chrono::floor<std::chrono::seconds>(world_.wall.now());
+    for (const auto& x : spec.processes) {
+      const auto since = past_.clocks.find(x.id);
+      if (since == past_.clocks.end())
+        continue;
+      auto text = missed_runs(x.cron, world_.wall.zone(x.time_zone),
+                              since->second, now);
+      if (text.empty())
+        continue;
+      log_->event(x.id, log_stream::warn, text);
+      missed_.emplace(x.id, std::move(text));
+    }
+  }
+
+  /// Any thread.
+  std::vector<std::string> warnings() const {
+    auto result = past_.warnings;
+    if (const auto fault = journal_ ? journal_->trouble() : std::string{};
+        !fault.empty())
+      result.push_back(state_trouble(fault));
+    if (auto shortage = descriptor_shortage(); !shortage.empty())
+      result.push_back(std::move(shortage));
+    return result;
+  }
+
+  /// Has the children of `x` that are units write down what they keep.
+  void write_down(supervisor_spec& x) {
+    if (!journal_)
+      return;
+    x.on_keep = [this](const std::string& id, const caf::message& value) {
+      // Of control: what an apply has changed it to.
+      if (value.match_elements<pup_spec, std::string>())
+        return journal_->configuration(value.get_as<std::string>(1),
+                                       value.get_as<pup_spec>(0).source.value);
+      const auto prefix = unit_child_id({});
+      if (!id.starts_with(prefix) || !value.match_elements<wanted_state>())
+        return;
+      const auto name = id.substr(prefix.size());
+      auto unit = saved_from(value.get_as<wanted_state>(0));
+      if (guardian_) {
+        saved_state alone;
+        alone.units[name] = unit;
+        guardian_->note(unit_note + name, encode(alone));
+      }
+      journal_->unit(name, std::move(unit));
+    };
+    x.on_leaving = [this](const caf::error& reason) {
+      // A significant process that has ended has ended the whole as was wanted.
+      const auto on_purpose = reason == caf::exit_reason::user_shutdown
+                              || is(reason, fault::process_ended);
+      if (!on_purpose || accident_)
+        return;
+      if (guardian_)
+        guardian_->note(leaving_note, "1");
+      journal_->ends_on_purpose();
+    };
+  }
+
+  /// What the supervisor before this one has noted; none: it had noted nothing.
+  /// It ran `config`, whatever file it was begun with: another may have been
+  /// applied since.
+  std::optional<saved_state> noted_state(const std::string& config) const {
+    const auto& notes = guardian_->inherited().notes;
+    const auto read = [&](const std::string& text) {
+      auto x = decode(text);
+      if (const auto* fault = std::get_if<std::string>(&x))
+        throw std::runtime_error(
+            "what the supervisor before this one has noted cannot be read: "
+            + *fault);
+      return std::get<saved_state>(std::move(x));
+    };
+    const auto head = notes.find(state_note);
+    if (head == notes.end())
+      return std::nullopt;
+    std::optional result{read(head->second)};
+    result->config = config;
+    for (auto i = notes.lower_bound(unit_note);
+         i != notes.end() && i->first.starts_with(unit_note); ++i)
+      for (auto& [id, unit] : read(i->second).units)
+        result->units[id] = std::move(unit);
+    return result;
+  }
+
+  /// Killed in the middle of an apply: what has another entry now begins anew.
+  void find_changed(
+      const pup_spec& spec,
+      const std::variant<std::optional<saved_state>, std::string>& found) {
+    const auto* state = std::get_if<std::optional<saved_state>>(&found);
+    if (state == nullptr || !*state)
+      return;
+    for (const auto& x : spec.processes)
+      if (const auto i = (*state)->units.find(x.id);
+          i != (*state)->units.end() && i->second.mark != x.source.value)
+        changed_.insert(x.id);
+  }
+
+  /// Which slots the inherited processes are lives of.
+  void find_lives(const pup_spec& spec, const inheritance& left) {
+    for (const auto& x : left.processes) {
+      const auto owner = owner_of(spec, x.key);
+      if (!owner || changed_.contains(owner->first)) {
+        unclaimed_.push_back({x.key, x.life});
+        continue;
+      }
+      const auto mark = life_mark_of(x.mark);
+      lives_[owner->first].push_back({owner->second, x.life, x.pid, x.age,
+                                      mark.ready && !mark.stopping,
+                                      mark.stopping, mark.address});
+    }
+  }
+
+  /// Unit and slot of an instance's id; none: it is none, or a task's.
+  static std::optional<std::pair<std::string, std::uint32_t>> owner_of(
+      const pup_spec& spec, const std::string& id) {
+    for (const auto& x : spec.processes) {
+      if (!x.cluster && x.id == id)
+        return std::pair{x.id, 0U};
+      if (!x.cluster || !id.starts_with(x.id + '-'))
+        continue;
+      const auto digits = std::string_view{id}.substr(x.id.size() + 1);
+      std::uint32_t number = 0;
+      const auto [end, error] =
+          std::from_chars(digits.data(), digits.data() + digits.size(), number);
+      if (error == std::errc{} && end == digits.data() + digits.size()
+          && number > 0 && number <= bounds::instances
+          && instance_id(x.id, number) == id)
+        return std::pair{x.id, number};
+    }
+    return std::nullopt;
+  }
+
+  /// Their sockets stay as they are, before anybody publishes anything.
+  void restore_groups(const pup_spec& spec, inherit_groups& groups,
+                      socket_keeper& keeper) {
+    for (const auto& x : spec.processes) {
+      if (!x.cluster || x.cluster->mode != cluster_mode::inherit)
+        continue;
+      auto kept = keeper.take(kept_group_name(x.id));
+      if (kept.empty())
+        continue;
+      const auto& c = *x.cluster;
+      const auto opened = groups.restore(
+          x.id, {c.common_host, c.common_port, c.strategy}, std::move(kept));
+      if (!opened)
+        log_->event(x.id, log_stream::warn,
+                    "its sockets are lost: " + to_string(*opened.error));
+      for (const auto& life : lives_[x.id])
+        groups.holds(x.id, life.slot, life.pid);
+    }
+  }
+
+  /// The supervisor before this one was on its way out: nothing is begun, and
+  /// what still runs is stopped.
+  void rest_but_lives(const pup_spec& spec) {
+    was_leaving_ = true;
+    std::set<std::pair<std::string, std::uint32_t>> living;
+    for (const auto& x : guardian_->inherited().processes)
+      if (const auto owner = owner_of(spec, x.key))
+        living.insert(*owner);
+    for (const auto& x : spec.processes) {
+      const auto [i, fresh] = past_.kept.try_emplace(x.id);
+      auto& state = i->second;
+      if (fresh)
+        state.desired = x.cluster ? x.cluster->instances : 1;
+      state.listening = false;
+      state.resting.clear();
+      for (std::uint32_t n = 0; n <= bounds::instances; ++n)
+        if (living.count({x.id, n}) == 0)
+          state.resting.push_back({n, false, run_state::stopped, {}});
+    }
+  }
+
   supervisor_spec tree(const pup_spec& spec, const host_options& options) {
     supervisor_spec result;
     result.limit = root_intensity;
     result.seed = std::random_device{}();
+    write_down(result);
     result.children.push_back(control_child(spec, options));
-    for (const auto& x : spec.processes)
-      result.children.push_back(unit_child(spec.name, x));
+    result.children.push_back(conductor_child(spec, options));
+    // Children stop in reverse: first those that depend on others.
+    for (const auto i : order_of_start(spec))
+      result.children.push_back(unit_child(spec.name, spec.processes[i]));
+    return result;
+  }
+
+  child_spec conductor_child(const pup_spec& spec,
+                             const host_options& options) {
+    conductor_args args;
+    args.spec = spec;
+    args.ends_with_groups = options.ends_with_groups;
+    child_spec result;
+    result.id = "conductor";
+    result.start = [args, conductor = conductor_](start_context& x) {
+      auto mine = args;
+      mine.root = caf::actor_cast<supervisor_actor>(
+          caf::actor_cast<caf::strong_actor_ptr>(x.self));
+      mine.successor = static_cast<bool>(*conductor);
+      mine.seed = std::random_device{}();
+      *conductor = spawn_conductor(x.self, std::move(mine));
+      return caf::actor_cast<caf::strong_actor_ptr>(*conductor);
+    };
     return result;
   }
 
@@ -135,13 +512,27 @@ private:
     args.identity.pid = ::getpid();
     args.identity.version = options.version;
     args.identity.config = options.config;
+    args.last_pid = guardian_ ? guardian_->guardian() : 0;
     args.started = sys_.clock().now();
     args.spec = spec;
+    args.warnings = [this, further = options.warnings] {
+      auto all = warnings();
+      if (further)
+        for (auto& x : further())
+          all.push_back(std::move(x));
+      return all;
+    };
     args.launcher = world_.launcher;
+    args.load = options.load;
+    args.unit = [this, name = spec.name](const process_spec& x) {
+      return unit_child(name, x);
+    };
+    args.memory = memory_;
     child_spec result;
     result.id = "control";
     result.start = [args, announce = options.on_control](start_context& x) {
       auto mine = args;
+      mine.kept = x.kept;
       mine.root = caf::actor_cast<supervisor_actor>(
           caf::actor_cast<caf::strong_actor_ptr>(x.self));
       const auto actor = spawn_control(x.self, std::move(mine));
@@ -161,8 +552,18 @@ private:
     child_spec result;
     result.id = unit_child_id(spec.id);
     result.shutdown = std::nullopt;  // it has deadlines of its own
-    result.start = [args](start_context& x) {
+    if (const auto i = past_.kept.find(spec.id); i != past_.kept.end())
+      result.kept = caf::make_message(i->second);
+    // For its first life alone.
+    if (auto i = lives_.find(spec.id); i != lives_.end())
+      args.adopted = std::move(i->second);
+    if (auto i = missed_.find(spec.id); i != missed_.end())
+      args.missed = std::move(i->second);
+    result.start = [args, conductor = conductor_](start_context& x) mutable {
       auto mine = args;
+      args.adopted.clear();
+      args.missed.clear();
+      mine.conductor = *conductor;
       mine.kept = x.kept;
       mine.seed = std::random_device{}();
       return caf::actor_cast<caf::strong_actor_ptr>(
@@ -172,10 +573,25 @@ private:
   }
 
   caf::actor_system& sys_;
+  std::optional<log_sink> log_;  // outlives the loop, whose processes write
+  recollection past_;
+  std::map<std::string, std::vector<adopted_life>> lives_;  // by unit
+  std::map<std::string, std::string> missed_;  // by unit: starts, in words
+  std::set<std::string> changed_;  // units whose lives are not gone on with
+  std::vector<settle_life> unclaimed_;
+  bool was_leaving_ = false;
+  std::optional<journal> journal_;
+  std::shared_ptr<guardian_link> guardian_;
   loop_thread loop_;
   ports world_;
+  memory_actor memory_;
+  // The current one; start functions use it on the root's thread.
+  std::shared_ptr<conductor_actor> conductor_ =
+      std::make_shared<conductor_actor>();
   supervisor_actor root_;
+  std::shared_ptr<proxy> carrying_;  // when everything else is another's
   bool stopping_ = false;
+  std::atomic<bool> accident_ = false;  // what ends us was not asked for
 };
 
 host::host(caf::actor_system& sys, pup_spec spec, host_options options)
@@ -187,12 +603,20 @@ control_actor host::control() {
   return impl_->control();
 }
 
-void host::shut_down() {
-  impl_->shut_down();
+void host::reopen_logs() {
+  impl_->reopen_logs();
+}
+
+void host::shut_down(bool on_purpose) {
+  impl_->shut_down(on_purpose);
 }
 
 void host::stop() {
   impl_->stop();
+}
+
+bool host::step_aside(const std::function<void()>& done) {
+  return impl_->step_aside(done);
 }
 
 }  // namespace pup

@@ -13,6 +13,7 @@
 #pragma once
 
 #include "pup/actors/protocol.hpp"
+#include "pup/config/load.hpp"
 
 #include <functional>
 #include <memory>
@@ -21,22 +22,53 @@
 
 namespace pup {
 
+class guardian_link;
+
 struct host_options {
   /// Shown by status; empty: embedded, no file.
   std::string config;
   /// Shown by status.
   std::string version = "embedded";
-  /// Folder for the output of the instances. Empty: it is discarded.
+  /// Folder of the log store (log_store.hpp), for `pup logs` the folder "log"
+  /// in the state folder. Empty: there is no store, and output goes only where
+  /// `logger` of the configuration names a file.
   std::string log_folder;
+  /// Folder of the state file (state_file.hpp), which lets the supervisor go on
+  /// where it was when it is killed. Empty: there is none.
+  std::string state_folder;
+  /// Marks each process as one of this supervisor (survivors.hpp). Empty: none.
+  std::string owner;
+  /// Folders that this process writes to: files there do not count as changes
+  /// of what the configuration watches. Absolute.
+  std::vector<std::string> own_folders{};
+  /// Whether `console` of the configuration means this process's standard
+  /// output and error; else it has no effect.
+  bool console = false;
   /// What every process inherits. Empty: this process's environment.
   std::vector<std::string> environment;
-  /// Threads that carry bytes.
-  unsigned shards = 1;
+  /// Reads the text that an apply request brings, as config/load.hpp does. On a
+  /// thread of the actor system. Empty: apply is refused.
+  std::function<load_result(const apply&)> load;
+  /// Threads that carry bytes. 0: default_shards(), one for each processor
+  /// this process may use, up to 8.
+  unsigned shards = 0;
+  /// Whether the tree ends, with the last member's `ending` as reason, once
+  /// autoShutdown has ended a group and no unit is left that runs or would.
+  bool ends_with_groups = false;
   /// Called with each control actor: the first, and those that replace one
   /// that failed. On a thread of the actor system; must not block.
   std::function<void(const control_actor&)> on_control;
+  /// Further warnings for the status. Any thread; must not block.
+  std::function<std::vector<std::string>()> warnings;
+  /// The parent of the processes, already met. Null: this process is, and
+  /// they end with it.
+  std::shared_ptr<guardian_link> guardian;
+  /// The guardian has ended: nothing can be started any more. On a thread of
+  /// the host; must not block.
+  std::function<void()> on_guardian_lost;
   /// Called once when the whole tree has ended, with its reason (empty or
-  /// user_shutdown: on purpose). On a thread of the actor system.
+  /// user_shutdown: on purpose; fault::process_ended: see ends_with_groups). On
+  /// a thread of the actor system.
   std::function<void(const caf::error&)> on_end;
 };
 
@@ -58,11 +90,24 @@ public:
   control_actor control();
 
   /// Begins the ordered stop: listeners, drains, instances, in reverse. A
-  /// second call kills what is left. Returns at once; on_end tells.
-  void shut_down();
+  /// second call kills what is left. Returns at once; on_end tells. Not
+  /// `on_purpose`: the next supervisor goes on where this one was.
+  void shut_down(bool on_purpose = true);
+
+  /// Opens log files by their names again, after another program has renamed
+  /// them. Any thread.
+  void reopen_logs();
 
   /// shut_down() and wait for the end of the tree, as long as it takes.
   void stop();
+
+  /// Leaves everything to a successor, which the guardian starts now; this
+  /// process only carries the connections it has. `done`: the last one has
+  /// ended; on a thread of the host. After it, or false (there is no guardian
+  /// any more, all is lost), the process is to end by _exit(2): a destructor
+  /// would take down what is another's now. Blocks for milliseconds. Once, with
+  /// a guardian, before stop() and shut_down().
+  bool step_aside(const std::function<void()>& done);
 
 private:
   class impl;

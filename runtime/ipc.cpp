@@ -1,5 +1,6 @@
 #include "pup/runtime/ipc.hpp"
 
+#include "pup/actors/protocol.hpp"
 #include "pup/runtime/fd.hpp"
 #include "pup/runtime/place.hpp"
 
@@ -11,6 +12,8 @@
 
 #include <cerrno>
 #include <cstring>
+#include <list>
+#include <memory>
 #include <random>
 #include <vector>
 
@@ -73,16 +76,89 @@ caf::error too_long(const std::string& path) {
                         + " bytes; set PUP_RUNTIME_DIR to a shorter folder");
 }
 
+// ---- descriptors in reserve -------------------------------------------------
+
+/// Out of descriptors a supervisor must be able to say so: a few are held back
+/// for commands. The last one takes a waiting peer from the queue and drops it:
+/// left there it would keep CAF's level-triggered loop spinning. Only on the
+/// thread of the multiplexer.
+class reserve {
+public:
+  reserve() {
+    fill();
+  }
+
+  void fill() {
+    while (held_.size() < size) {
+      unique_fd fd{::open("/dev/null", O_RDONLY | O_CLOEXEC)};
+      if (!fd)
+        return;
+      held_.push_back(std::move(fd));
+    }
+  }
+
+  /// Makes room for one descriptor. False: there is none in reserve.
+  bool give_way() {
+    if (held_.empty())
+      return false;
+    held_.pop_back();
+    return true;
+  }
+
+  bool is_last() const {
+    return held_.empty();
+  }
+
+private:
+  static constexpr std::size_t size = 4;
+
+  std::vector<unique_fd> held_;
+};
+
+/// A base, so that it goes after the connection's own descriptor, whose place
+/// the reserve then takes.
+class refill {
+public:
+  explicit refill(std::shared_ptr<reserve> from) : from_(std::move(from)) {}
+  refill(const refill&) = delete;
+  refill& operator=(const refill&) = delete;
+  ~refill() {
+    if (from_)
+      from_->fill();
+  }
+
+private:
+  std::shared_ptr<reserve> from_;
+};
+
 // ---- the connected end ------------------------------------------------------
+
+class scribe;
+
+/// Connections whose peer has not introduced itself, oldest first. Only on the
+/// thread of the multiplexer.
+using stranger_list = std::list<scribe*>;
 
 /// CAF's scribe, except that it never asks for an IP address (that fails on a
 /// Unix socket) and that it reads each BASP header before CAF does. CAF 0.17.6
 /// dereferences null for a handshake without payload, allocates whatever
 /// length it is told, and fails on forged stream bits.
-class scribe : public caf::io::network::scribe_impl {
+class scribe : private refill, public caf::io::network::scribe_impl {
 public:
-  scribe(default_multiplexer& loop, unique_fd fd, std::string path)
-      : scribe_impl(loop, fd.release()), path_(std::move(path)) {}
+  scribe(default_multiplexer& loop, unique_fd fd, std::string path,
+         std::shared_ptr<reserve> from = nullptr,
+         std::shared_ptr<stranger_list> strangers = nullptr)
+      : refill(std::move(from)),
+        scribe_impl(loop, fd.release()),
+        path_(std::move(path)),
+        strangers_(std::move(strangers)) {
+    if (strangers_)
+      strangers_->push_back(this);
+  }
+
+  ~scribe() override {
+    is_known();
+  }
 
   std::string addr() const override {
     return path_;
@@ -98,6 +174,8 @@ public:
     if (!detached()) {
       if (payload_next_) {
         payload_next_ = false;
+        if (introduces_)
+          is_known();
       } else if (!accept_header(static_cast<const unsigned char*>(data),
                                 size)) {
         io_failure(context, caf::io::network::operation::read);
@@ -107,10 +185,12 @@ public:
     return scribe_impl::consume(context, data, size);
   }
 
-  /// Ends the connection so that the loop finds it ended, and the broker with
-  /// it: CAF's graceful_shutdown() would wait for a peer that is silent, and
-  /// keep the broker's entry. Only on the thread of the multiplexer.
+  /// Ends the connection, whoever the peer is, so that the loop finds it ended,
+  /// and the broker with it: CAF's graceful_shutdown() would wait for a peer
+  /// that is silent, and keep the broker's entry. Only on the thread of the
+  /// multiplexer.
   void abandon() {
+    is_known();
     if (!detached())
       ::shutdown(stream_.fd(), SHUT_RDWR);
   }
@@ -128,6 +208,7 @@ private:
     for (auto byte = header + 4; byte != header + 8; ++byte)
       length = length << 8 | *byte;
     payload_next_ = length > 0;
+    introduces_ = static_cast<type>(header[0]) == type::client_handshake;
     if (length > ipc_frame_bytes)
       return false;
     switch (static_cast<type>(header[0])) {
@@ -141,29 +222,39 @@ private:
     }
   }
 
+  void is_known() {
+    if (auto list = std::exchange(strangers_, nullptr))
+      list->remove(this);
+  }
+
   std::string path_;
+  std::shared_ptr<stranger_list> strangers_;  // it stands there; else null
   bool payload_next_ = false;
+  bool introduces_ = false;
 };
 
 // ---- the listening end ------------------------------------------------------
 
 /// Accepts with close-on-exec from the first instant; CAF sets it later, when a
-/// concurrent launch may have inherited the descriptor already. Out of
-/// descriptors, the peer is taken with a spare one and dropped: left in the
-/// queue it would keep CAF's level-triggered loop spinning.
+/// concurrent launch may have inherited the descriptor already.
 class accept_policy {
 public:
+  explicit accept_policy(std::shared_ptr<reserve> from)
+      : reserve_(std::move(from)) {}
+
   bool try_accept(caf::io::network::native_socket& result,
                   caf::io::network::native_socket listening) {
     result = accept_from(listening);
-    if (result < 0 && (errno == EMFILE || errno == ENFILE) && spare_) {
-      spare_.reset();
-      unique_fd dropped{accept_from(listening)};
-      dropped.reset();
-      spare_ = open_spare();
-    } else if (!spare_) {
-      spare_ = open_spare();
+    if (result < 0 && (errno == EMFILE || errno == ENFILE)
+        && reserve_->give_way()) {
+      unique_fd fd{accept_from(listening)};
+      if (reserve_->is_last())
+        fd.reset();
+      else
+        result = fd.release();
     }
+    if (result < 0)
+      reserve_->fill();
     return result >= 0;
   }
 
@@ -172,11 +263,7 @@ private:
     return ::accept4(listening, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
   }
 
-  static unique_fd open_spare() {
-    return unique_fd{::open("/dev/null", O_RDONLY | O_CLOEXEC)};
-  }
-
-  unique_fd spare_ = open_spare();
+  std::shared_ptr<reserve> reserve_;
 };
 
 std::uint16_t free_pseudo_port(
@@ -192,7 +279,8 @@ public:
   doorman(default_multiplexer& loop, unique_fd fd, std::string path,
           caf::strong_actor_ptr whom, std::set<std::string> types)
       : caf::io::doorman(caf::io::network::accept_hdl_from_socket(fd.get())),
-        acceptor_(loop, fd.get()),
+        reserve_(std::make_shared<reserve>()),
+        acceptor_(loop, fd.get(), reserve_),
         path_(std::move(path)),
         first_(std::move(whom)),
         first_types_(std::move(types)) {
@@ -204,12 +292,12 @@ public:
       return false;
     unique_fd fd{acceptor_.accepted_socket()};
     auto user = peer_user(fd.get());
-    if (!user || !same_user_or_root(*user)
-        || broker().num_connections() >= ipc_peers)
+    if (!user || !same_user_or_root(*user) || !make_room())
       return true;  // the peer reads the end of the stream
     forget_lost_nodes();
     auto& loop = acceptor_.backend();
-    auto peer = caf::make_counted<scribe>(loop, std::move(fd), path_);
+    auto peer = caf::make_counted<scribe>(loop, std::move(fd), path_, reserve_,
+                                          strangers_);
     auto handle = peer->hdl();
     parent()->add_scribe(std::move(peer));
     return caf::io::doorman::new_connection(&loop, handle);
@@ -258,6 +346,19 @@ private:
     return static_cast<caf::io::basp_broker&>(*parent());
   }
 
+  /// Who connects and says nothing, or not what a peer says first, keeps nobody
+  /// out: when all places are taken the oldest of them goes. Its place is free
+  /// a moment later, so there are some more until then.
+  bool make_room() {
+    const auto connected = broker().num_connections();
+    if (connected < ipc_peers)
+      return true;
+    if (strangers_->empty() || connected >= ipc_peers + ipc_peers / 4)
+      return false;
+    strangers_->front()->abandon();
+    return true;
+  }
+
   // CAF 0.17.6 keeps a helper actor for each node it ever met, 1.7 KB for each
   // command that was run. This is the broker's thread, so it can be tidied.
   void forget_lost_nodes() {
@@ -272,7 +373,9 @@ private:
     }
   }
 
+  std::shared_ptr<reserve> reserve_;
   caf::io::network::acceptor_impl<accept_policy> acceptor_;
+  std::shared_ptr<stranger_list> strangers_ = std::make_shared<stranger_list>();
   std::string path_;
   caf::strong_actor_ptr first_;
   std::set<std::string> first_types_;
@@ -423,7 +526,8 @@ caf::error handshake_error(const std::string& path, const caf::error& why) {
     case caf::sec::incompatible_versions:
     case caf::sec::incompatible_application_ids:
       return make_error(ipc_errc::incompatible_version,
-                        path + ": the supervisor does not speak " + ipc_protocol
+                        path + ": the supervisor does not speak "
+                            + ipc_protocol()
                             + "; use the pup program that started it");
     default:
       return make_error(ipc_errc::connection_lost,
@@ -453,6 +557,10 @@ std::string ipc_text(const caf::error& x) {
   return x.context().get_as<std::string>(0);
 }
 
+std::string ipc_protocol() {
+  return "pup/" + std::to_string(protocol_version);
+}
+
 void configure(caf::actor_system_config& config, ipc_role role) {
   auto threads = role == ipc_role::server ? std::size_t{2} : std::size_t{1};
   // "sharing" sleeps when idle; the default polls hundreds of times a second.
@@ -461,7 +569,8 @@ void configure(caf::actor_system_config& config, ipc_role role) {
       .set("middleman.workers", std::size_t{0})
       .set("middleman.attach-utility-actors", true)
       .set("middleman.heartbeat-interval", caf::timespan{0})
-      .set("middleman.app-identifiers", std::vector<std::string>{ipc_protocol});
+      .set("middleman.app-identifiers",
+           std::vector<std::string>{ipc_protocol()});
   config.add_error_category(
       category, [](std::uint8_t, caf::atom_value, const caf::message& context) {
         return context.match_elements<std::string>()

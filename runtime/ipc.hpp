@@ -32,13 +32,14 @@
 namespace pup {
 
 /// Version of the protocol. Peers with another one are refused while they shake
-/// hands. Changes with every incompatible change of actors/protocol.hpp.
-inline constexpr auto ipc_protocol = "pup/1";
+/// hands. Changes with protocol_version of actors/protocol.hpp.
+std::string ipc_protocol();
 
 /// Largest message in bytes. A status of 4096 processes needs about 2 MiB.
 inline constexpr std::uint32_t ipc_frame_bytes = 16u << 20;
 
-/// Most peers connected to one publication at once; further ones are closed.
+/// Most peers connected to one publication at once. A further one takes the
+/// place of the oldest that has not introduced itself, or is closed.
 /// Far above the commands a person or script runs together, far below the
 /// usual 1024 descriptors, which the supervised processes need too.
 inline constexpr std::size_t ipc_peers = 256;
@@ -204,7 +205,7 @@ auto call(caf::actor_system& sys, const Handle& peer,
         why = caf::sec::request_receiver_down;
       failed(why);
     });
-    self->monitor(peer);
+    monitor_for_life(self, peer);
     auto asked = self->request(peer, timeout, std::move(xs)...);
     if constexpr (std::is_void_v<value>)
       asked.then(

@@ -1,10 +1,14 @@
 #include "pup/runtime/machine.hpp"
 
+#include "pup/runtime/accounts.hpp"
 #include "pup/runtime/fd.hpp"
+#include "pup/runtime/pattern.hpp"
 #include "pup/runtime/process.hpp"
+#include "pup/runtime/zone.hpp"
 
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -58,13 +62,13 @@ std::uint32_t usable_processors() {
   return static_cast<std::uint32_t>(std::max(1, CPU_COUNT(&set)));
 }
 
-load_result failed(const std::string& path, std::string problem,
-                   std::string remedy) {
+std::vector<diagnostic> failed(const std::string& path, std::string problem,
+                               std::string remedy) {
   diagnostic fault;
   fault.file = path;
   fault.problem = std::move(problem);
   fault.remedy = std::move(remedy);
-  return std::vector<diagnostic>{std::move(fault)};
+  return {std::move(fault)};
 }
 
 }  // namespace
@@ -77,6 +81,22 @@ world real_world() {
   };
   result.folder_problem = folder_problem;
   result.program_problem = program_problem;
+  result.time_zone_problem = [](const std::string& name) {
+    auto found = find_time_zone(name);
+    auto* fault = std::get_if<zone_fault>(&found);
+    return fault != nullptr ? std::pair{fault->problem, fault->remedy}
+                            : std::pair<std::string, std::string>{};
+  };
+  result.user = find_user;
+  result.group = find_group;
+  result.self = own_identity;
+  result.attribute_problems = attribute_problems;
+  result.env_file = read_variables;
+  result.pattern_problem = [](const std::string& pattern) {
+    auto parsed = text_pattern::parse(pattern);
+    auto* fault = std::get_if<std::string>(&parsed);
+    return fault != nullptr ? *fault : std::string{};
+  };
   result.processors = usable_processors();
   return result;
 }
@@ -87,7 +107,21 @@ std::string canonical(const std::string& path) {
   return code ? std::string{} : result.string();
 }
 
-load_result load_file(const std::string& path) {
+namespace {
+
+/// Whom root trusts besides itself: who calls sudo means their own files.
+uid_t caller_of_root() {
+  const auto* text = std::getenv("SUDO_UID");
+  uid_t result = 0;
+  if (text != nullptr)
+    std::from_chars(text, text + std::strlen(text), result);
+  return result;
+}
+
+}  // namespace
+
+std::variant<std::string, std::vector<diagnostic>> read_config(
+    const std::string& path) {
   // O_NONBLOCK: a FIFO must not make us wait for its writer.
   unique_fd fd{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
   if (!fd)
@@ -100,6 +134,11 @@ load_result load_file(const std::string& path) {
   if (!S_ISREG(info.st_mode) && !S_ISFIFO(info.st_mode))
     return failed(path, "is no regular file",
                   "name a readable configuration file");
+  if (::geteuid() == 0)
+    if (auto why = distrust(info, caller_of_root()); !why.empty())
+      return failed(path, why + ", and pup runs as root",
+                    "chown it to root and chmod it 644, or run pup as its "
+                    "owner");
   std::string text;
   std::array<char, 65'536> buffer{};
   // One byte above the bound is enough for load() to refuse it.
@@ -114,8 +153,21 @@ load_result load_file(const std::string& path) {
       break;
     text.append(buffer.data(), static_cast<std::size_t>(n));
   }
-  const auto folder = std::filesystem::path{canonical(path)}.parent_path();
+  return text;
+}
+
+load_result load_text(const std::string& text, const std::string& path) {
+  const auto found = canonical(path);
+  const auto folder =
+      std::filesystem::path{found.empty() ? path : found}.parent_path();
   return load(text, path, folder.string(), real_world());
+}
+
+load_result load_file(const std::string& path) {
+  auto text = read_config(path);
+  if (auto* faults = std::get_if<std::vector<diagnostic>>(&text))
+    return std::move(*faults);
+  return load_text(std::get<std::string>(text), path);
 }
 
 }  // namespace pup

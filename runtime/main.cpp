@@ -1,5 +1,8 @@
 #include "pup/runtime/client.hpp"
 #include "pup/runtime/daemon.hpp"
+#include "pup/runtime/guarded.hpp"
+#include "pup/runtime/local.hpp"
+#include "pup/runtime/logs.hpp"
 
 #include <cstdio>
 #include <exception>
@@ -8,15 +11,14 @@
 namespace {
 
 pup::exit_code carry_out(const pup::command& what) {
+  if (pup::is_local(what.kind))
+    return pup::run_locally(what);
   switch (what.kind) {
-    case pup::command_kind::help:
-      std::fputs(pup::help_text().c_str(), stdout);
-      return pup::exit_code::done;
-    case pup::command_kind::version:
-      std::puts("pup " PUP_VERSION);
-      return pup::exit_code::done;
     case pup::command_kind::run:
       return pup::run_supervisor(what);
+    case pup::command_kind::logs:
+    case pup::command_kind::monitor:
+      return pup::show_logs(what);
     default:
       return pup::run_client(what);
   }
@@ -39,7 +41,14 @@ int main(int argc, char** argv) {
       std::fprintf(stderr, "%s\n", error->text.c_str());
       return static_cast<int>(pup::exit_code::usage);
     }
-    return static_cast<int>(carry_out(std::get<pup::command>(parsed)));
+    const auto& what = std::get<pup::command>(parsed);
+    if (what.kind == pup::command_kind::run)
+      if (const auto why = pup::enter_guardian(argv); !why.empty())
+        std::fprintf(stderr,
+                     "pup: without a guardian, so its processes end when it "
+                     "is killed: %s\n",
+                     why.c_str());
+    return static_cast<int>(carry_out(what));
   } catch (const std::exception& error) {
     std::fprintf(stderr, "pup: %s\n", error.what());
     return static_cast<int>(pup::exit_code::failed);

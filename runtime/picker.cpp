@@ -222,14 +222,73 @@ std::size_t by_address(const backend_set& set,
 /// Position in `from` of the first one after `last`, in order and around.
 std::size_t position_after(const backend_set& set,
                            std::span<const std::uint32_t> from,
-                           const backend_id& last) {
-  const auto found =
-      std::upper_bound(from.begin(), from.end(), last,
-                       [&set](const backend_id& id, std::uint32_t index) {
-                         return id < set.backends()[index].id();
-                       });
+                           std::uint64_t last) {
+  const auto found = std::upper_bound(
+      from.begin(), from.end(), last,
+      [&set](std::uint64_t place, std::uint32_t index) {
+        return place < picker::place_of(set.backends()[index].id());
+      });
   return found == from.end() ? 0
                              : static_cast<std::size_t>(found - from.begin());
+}
+
+std::size_t next_in_order(const backend_set& set,
+                          std::span<const std::uint32_t> from,
+                          load_view& loads) {
+  for (;;) {
+    const auto last = loads.turn();
+    const auto index = from[position_after(set, from, last)];
+    if (!loads.take_turn(last, picker::place_of(set.backends()[index].id())))
+      continue;
+    loads.count(index);
+    return index;
+  }
+}
+
+/// The one with the lowest `cost(index, connections)`; equal ones take turns.
+template <class Cost>
+std::size_t cheapest(const backend_set& set,
+                     std::span<const std::uint32_t> from, load_view& loads,
+                     Cost cost) {
+  for (;;) {
+    const auto last = loads.turn();
+    const auto start = position_after(set, from, last);
+    std::size_t best = from[start];
+    auto best_active = loads.active(best);
+    auto best_cost = cost(best, best_active);
+    for (std::size_t i = 1; i < from.size() && best_cost > 0; ++i) {
+      const std::size_t index = from[(start + i) % from.size()];
+      const auto active = loads.active(index);
+      const auto price = cost(index, active);
+      if (price < best_cost) {
+        best = index;
+        best_active = active;
+        best_cost = price;
+      }
+    }
+    if (!loads.count_if(best, best_active))
+      continue;
+    // Only for equal ones, so whoever was faster may keep the turn.
+    (void)loads.take_turn(last, picker::place_of(set.backends()[best].id()));
+    return best;
+  }
+}
+
+/// Recent time times load. A new one is taken for as quick as the quickest.
+std::size_t quickest(const backend_set& set,
+                     std::span<const std::uint32_t> from, load_view& loads) {
+  double best = 0;
+  for (const auto i : from) {
+    const auto time = loads.response_time(i);
+    if (time > 0 && (best == 0 || time < best))
+      best = time;
+  }
+  const double unknown = best > 0 ? best : 1;
+  return cheapest(set, from, loads,
+                  [&loads, unknown](std::size_t i, std::uint32_t active) {
+                    const auto time = loads.response_time(i);
+                    return (time > 0 ? time : unknown) * (active + 1.0);
+                  });
 }
 
 }  // namespace
@@ -238,70 +297,66 @@ picker::picker(random_source random) : random_(std::move(random)) {}
 
 std::optional<std::size_t> picker::pick(const backend_set& set,
                                         const ip_address& client,
-                                        const active_of& active,
+                                        load_view& loads,
                                         std::span<const backend_id> tried) {
-  indexes from = set.eligible();
-  if (!tried.empty()) {
-    untried_.clear();
-    std::copy_if(from.begin(), from.end(), std::back_inserter(untried_),
-                 [&](std::uint32_t i) {
-                   return std::find(tried.begin(), tried.end(),
-                                    set.backends()[i].id())
-                          == tried.end();
-                 });
-    from = untried_;
-  }
+  const auto from = candidates(set, loads, tried);
   if (from.empty())
     return std::nullopt;
   switch (set.strategy()) {
     case balance_strategy::round_robin:
-      return next_in_order(set, from);
-    case balance_strategy::source_ip_hash:
-      return by_address(set, from, client, tried.empty());
+      return next_in_order(set, from, loads);
+    case balance_strategy::source_ip_hash: {
+      const auto index =
+          by_address(set, from, client, from.size() == set.eligible().size());
+      loads.count(index);
+      return index;
+    }
     case balance_strategy::least_connections:
-      return fewest(set, from, active);
+      return cheapest(set, from, loads,
+                      [](std::size_t, std::uint32_t active) { return active; });
     case balance_strategy::random:
-      return better_of_two(from, active);
+      return better_of_two(from, loads);
+    case balance_strategy::least_time:
+      return quickest(set, from, loads);
   }
   return std::nullopt;
 }
 
-std::size_t picker::next_in_order(const backend_set& set, indexes from) {
-  const auto index = from[position_after(set, from, last_)];
-  last_ = set.backends()[index].id();
-  return index;
-}
-
-std::size_t picker::fewest(const backend_set& set, indexes from,
-                           const active_of& active) {
-  // Starting after the last one served makes equal ones take turns.
-  const auto start = position_after(set, from, last_);
-  std::size_t best = from[start];
-  auto best_active = active(best);
-  for (std::size_t i = 1; i < from.size() && best_active > 0; ++i) {
-    const auto index = from[(start + i) % from.size()];
-    const auto count = active(index);
-    if (count < best_active) {
-      best = index;
-      best_active = count;
-    }
+picker::indexes picker::candidates(const backend_set& set,
+                                   const load_view& loads,
+                                   std::span<const backend_id> tried) {
+  const indexes all = set.eligible();
+  const bool some_ejected = loads.any_ejected();
+  if (tried.empty() && !some_ejected)
+    return all;
+  chosen_from_.clear();
+  ejected_.clear();
+  for (const auto i : all) {
+    const auto& id = set.backends()[i].id();
+    if (std::find(tried.begin(), tried.end(), id) == tried.end())
+      (some_ejected && loads.ejected(i) ? ejected_ : chosen_from_).push_back(i);
   }
-  last_ = set.backends()[best].id();
-  return best;
+  // When all that is left has failed lately, trying it again is better than
+  // failing a client for certain.
+  return chosen_from_.empty() ? ejected_ : chosen_from_;
 }
 
-std::size_t picker::better_of_two(indexes from, const active_of& active) {
+std::size_t picker::better_of_two(indexes from, load_view& loads) {
   const auto size = from.size();
-  if (size == 1)
-    return from[0];
-  const auto number = random_();
-  // Multiply-and-shift maps 32 random bits to a range without a division.
-  const auto first = static_cast<std::size_t>((number >> 32) * size >> 32);
-  const auto step =
-      static_cast<std::size_t>((number & 0xffffffff) * (size - 1) >> 32);
-  const auto second = (first + 1 + step) % size;
-  return active(from[second]) < active(from[first]) ? from[second]
-                                                    : from[first];
+  auto result = from[0];
+  if (size > 1) {
+    const auto number = random_();
+    // Multiply-and-shift maps 32 random bits to a range without a division.
+    const auto first = static_cast<std::size_t>((number >> 32) * size >> 32);
+    const auto step =
+        static_cast<std::size_t>((number & 0xffffffff) * (size - 1) >> 32);
+    const auto second = (first + 1 + step) % size;
+    result = loads.active(from[second]) < loads.active(from[first])
+                 ? from[second]
+                 : from[first];
+  }
+  loads.count(result);
+  return result;
 }
 
 }  // namespace pup

@@ -1,8 +1,14 @@
 // Which backend serves a new connection.
 //
 // A backend_set is an immutable snapshot, built once by whoever publishes it
-// and read by every loop; a picker is one loop's small memory over such sets
-// (where round-robin stands). Neither knows a socket, a clock or a lock.
+// and read by every loop; a load_view is what the loops know of its backends
+// (connections, whose turn it is). Nothing here knows a socket, a clock or a
+// lock.
+//
+// The answer is the same with one loop and with many: a choice that depends on
+// what others do (the turn, the fewest connections) is made by compare and
+// exchange, and made again when somebody was faster. So round-robin is exactly
+// even, and equal backends are not all chosen at once by several loops.
 //
 // How source-ip-hash works. Every bucket has a ranking of all slot numbers
 // there can ever be, and is owned by the highest ranked slot of the set. So
@@ -75,6 +81,8 @@ struct backend {
   endpoint address;
   /// Gets no new connections; those it has go on.
   bool draining = false;
+  /// Which drain it is, below 2^62. With another number it is reported again.
+  std::uint64_t drain = 0;
 
   [[nodiscard]] backend_id id() const noexcept {
     return {slot, life};
@@ -154,34 +162,71 @@ private:
   std::shared_ptr<const bucket_table> buckets_;
 };
 
-/// Chooses, over one set after the other. Used by one thread.
+/// What a choice depends on besides the set: what the loops that serve one
+/// listener know together. Used by all of them at once; indexes are those of
+/// set.backends().
+class load_view {
+public:
+  load_view() = default;
+  load_view(const load_view&) = delete;
+  load_view& operator=(const load_view&) = delete;
+  virtual ~load_view() = default;
+
+  /// Connections given to a backend and not ended yet.
+  [[nodiscard]] virtual std::uint32_t active(std::size_t index) const = 0;
+  /// Gives it one more.
+  virtual void count(std::size_t index) = 0;
+  /// Gives it one more if it still has `seen`; or says that it has not.
+  [[nodiscard]] virtual bool count_if(std::size_t index,
+                                      std::uint32_t seen) = 0;
+
+  /// Whether it failed lately, and is passed over while another can serve.
+  [[nodiscard]] virtual bool ejected(std::size_t index) const = 0;
+  /// May say yes when none is; asked for first, as it costs less.
+  [[nodiscard]] virtual bool any_ejected() const = 0;
+
+  /// Recent time to the first byte, in any unit, fading as time passes without
+  /// an answer. 0: not known yet.
+  [[nodiscard]] virtual double response_time(std::size_t index) const = 0;
+
+  /// Who was served last, as picker::place_of() puts it. 0: nobody yet.
+  [[nodiscard]] virtual std::uint64_t turn() const = 0;
+  /// Changes it if it is still `seen`; or says that it is not.
+  [[nodiscard]] virtual bool take_turn(std::uint64_t seen,
+                                       std::uint64_t next) = 0;
+};
+
+/// Chooses, over one set after the other. Used by one thread; where several
+/// serve one listener, each has its own, over the same load_view.
 class picker {
 public:
   /// Uniform 64-bit numbers.
   using random_source = std::function<std::uint64_t()>;
-  /// Open connections of backends()[index].
-  using active_of = std::function<std::uint32_t(std::size_t index)>;
 
   explicit picker(random_source random);
 
-  /// Index into set.backends(), or none when every eligible one is in `tried`.
+  /// Index into set.backends(), which is counted in `loads` by then; or none
+  /// when every eligible one is in `tried`. Ejected ones come last.
   std::optional<std::size_t> pick(const backend_set& set,
-                                  const ip_address& client,
-                                  const active_of& active,
+                                  const ip_address& client, load_view& loads,
                                   std::span<const backend_id> tried = {});
+
+  /// A backend's place in the order of turns. Of the life only the last 32
+  /// bits count: two lives of a slot that serve at once are near each other.
+  static constexpr std::uint64_t place_of(const backend_id& x) noexcept {
+    return std::uint64_t{x.slot} << 32 | (x.life & 0xffffffff);
+  }
 
 private:
   using indexes = std::span<const std::uint32_t>;
 
-  std::size_t next_in_order(const backend_set& set, indexes from);
-  std::size_t fewest(const backend_set& set, indexes from,
-                     const active_of& active);
-  std::size_t better_of_two(indexes from, const active_of& active);
+  indexes candidates(const backend_set& set, const load_view& loads,
+                     std::span<const backend_id> tried);
+  std::size_t better_of_two(indexes from, load_view& loads);
 
   random_source random_;
-  // The last one served, so that a changed set is continued, not restarted.
-  backend_id last_{};
-  std::vector<std::uint32_t> untried_;
+  std::vector<std::uint32_t> chosen_from_;
+  std::vector<std::uint32_t> ejected_;
 };
 
 }  // namespace pup

@@ -23,6 +23,7 @@ constexpr auto lock_name = "lock";
 constexpr auto facts_name = "supervisor";
 constexpr auto facts_draft_name = "supervisor.new";
 constexpr auto socket_name = "control.sock";
+constexpr auto status_name = "status.sock";
 constexpr std::size_t name_length = 64;
 /// A path of PATH_MAX bytes with every byte escaped, and the short lines.
 constexpr std::size_t facts_bytes = 16 * 1024;
@@ -392,9 +393,18 @@ std::optional<std::string> state_parent(const environment& env) {
   return std::nullopt;
 }
 
+std::string status_path(const std::string& runtime_folder) {
+  return runtime_folder + "/" + status_name;
+}
+
+std::string log_folder(const std::string& state_folder) {
+  return state_folder + "/log";
+}
+
 std::variant<place, place_error> open_place(const std::string& name,
                                             const environment& env,
-                                            const start_facts& facts) {
+                                            const start_facts& facts,
+                                            unique_fd taken) {
   if (!usable_name(name))
     return place_error{place_errc::invalid,
                        "supervisor name \"" + escaped(name)
@@ -428,12 +438,12 @@ std::variant<place, place_error> open_place(const std::string& name,
     return std::move(*error);
   result.state_folder_ = std::get<folder>(kept).path;
 
-  auto lock = take_lock(where, name);
+  auto lock = taken ? std::move(taken) : take_lock(where, name);
   if (auto error = std::get_if<place_error>(&lock))
     return std::move(*error);
   // From here a killed predecessor's files are ours to clear.
-  ::unlinkat(where.fd.get(), socket_name, 0);
-  ::unlinkat(where.fd.get(), facts_name, 0);
+  for (const auto* left : {socket_name, status_name, facts_name})
+    ::unlinkat(where.fd.get(), left, 0);
   if (auto error = write_facts(where, facts))
     return std::move(*error);
   result.lock_ = std::move(std::get<unique_fd>(lock));
@@ -468,6 +478,39 @@ void place::leave() noexcept {
 
 std::string place::socket_path() const {
   return folder_ + "/" + socket_name;
+}
+
+std::string place::status_path() const {
+  return pup::status_path(folder_);
+}
+
+// Entering is not listing: names are found by those who know them.
+std::optional<place_error> place::admit(std::optional<gid_t> readers) const {
+  struct stat info {};
+  if (::fstat(folder_fd_.get(), &info) != 0)
+    return failed(folder_, "inspect", errno);
+  if (!readers) {
+    if ((info.st_mode & 0777) == 0710 && ::fchmod(folder_fd_.get(), 0700) != 0)
+      return failed(folder_, "close to others", errno);
+    return std::nullopt;
+  }
+  if (::fchown(folder_fd_.get(), static_cast<uid_t>(-1), *readers) != 0
+      || ::fchmod(folder_fd_.get(), 0710) != 0)
+    return failed(folder_, "open to the group of readers", errno);
+  const unique_fd parent{
+      ::openat(folder_fd_.get(), "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+  if (!parent || ::fstat(parent.get(), &info) != 0
+      || ((info.st_mode & S_IXOTH) == 0
+          && ::fchmod(parent.get(), (info.st_mode & 07777) | S_IXOTH) != 0))
+    return failed(folder_ + "/..", "open to readers", errno);
+  return std::nullopt;
+}
+
+std::string place::mark() const {
+  struct stat info {};
+  if (::fstat(lock_.get(), &info) != 0)
+    return {};
+  return std::to_string(info.st_dev) + '-' + std::to_string(info.st_ino);
 }
 
 std::vector<running> discover(const environment& env) {

@@ -7,6 +7,7 @@
 //                 could otherwise lock two different files of the same name
 //   supervisor    who runs: pid, version, start time, configuration
 //   control.sock  the socket that commands connect to (ipc.hpp)
+//   status.sock   that for readers, if there are any (status_door.hpp)
 //
 // A supervisor runs exactly when its lock is held: the kernel frees it however
 // the process ends, so files left behind by a kill -9 never mislead. Asking is
@@ -56,6 +57,12 @@ std::string runtime_parent(const environment& env);
 /// $XDG_STATE_HOME/pup, else $HOME/.local/state/pup. Empty when none is set.
 std::optional<std::string> state_parent(const environment& env);
 
+/// The door for readers within the runtime folder of one supervisor.
+std::string status_path(const std::string& runtime_folder);
+
+/// The log store within the state folder of one supervisor.
+std::string log_folder(const std::string& state_folder);
+
 enum class place_errc {
   already_running,  ///< another process holds the lock of this name
   refused,          ///< symbolic link, foreign owner, writable by others
@@ -100,11 +107,29 @@ public:
     return state_folder_;
   }
   [[nodiscard]] std::string socket_path() const;
+  /// The lock as a descriptor: as long as a duplicate is open anywhere nobody
+  /// else gets the place. Borrowed.
+  [[nodiscard]] int lock() const noexcept {
+    return lock_.get();
+  }
+  /// Of the door for readers (status_door.hpp).
+  [[nodiscard]] std::string status_path() const;
+  /// Lets a group enter the folder, to get at the door for readers; without one
+  /// nobody.
+  std::optional<place_error> admit(std::optional<gid_t> readers) const;
+  /// Leaves the files to whoever has a duplicate of the lock.
+  void disown() noexcept {
+    lock_.reset();
+  }
+  /// Names this place and no other on the machine, the same as long as its
+  /// lock file exists: device and inode of that.
+  [[nodiscard]] std::string mark() const;
 
 private:
   friend std::variant<place, place_error> open_place(const std::string&,
                                                      const environment&,
-                                                     const start_facts&);
+                                                     const start_facts&,
+                                                     unique_fd);
   place() = default;
   void leave() noexcept;
 
@@ -117,10 +142,12 @@ private:
 
 /// Makes and checks the folders, takes the lock, clears what a killed
 /// predecessor left and writes the facts. `name` is 1-64 of A-Za-z0-9@._- and
-/// neither "." nor "..".
+/// neither "." nor "..". `lock`: a duplicate of the lock that a predecessor
+/// took, to go on with; none: it is taken.
 std::variant<place, place_error> open_place(const std::string& name,
                                             const environment& env,
-                                            const start_facts& facts);
+                                            const start_facts& facts,
+                                            unique_fd lock = unique_fd{});
 
 /// A running supervisor as seen from outside.
 struct running {

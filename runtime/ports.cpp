@@ -1,6 +1,8 @@
 #include "pup/runtime/ports.hpp"
 
+#include "pup/runtime/descendants.hpp"
 #include "pup/runtime/fd.hpp"
+#include "pup/runtime/sock_diag.hpp"
 
 #include <algorithm>
 #include <cerrno>
@@ -50,7 +52,7 @@ void collect(const std::string& line, std::uint16_t port, socket_inodes& into) {
       .insert("socket:[" + inode + ']');
 }
 
-std::set<std::string> sockets_on(std::uint16_t port) {
+socket_inodes inodes_on(std::uint16_t port) {
   socket_inodes found;
   for (const char* table : {"/proc/net/tcp", "/proc/net/tcp6"}) {
     std::ifstream lines{table};
@@ -59,6 +61,11 @@ std::set<std::string> sockets_on(std::uint16_t port) {
     while (std::getline(lines, line))
       collect(line, port, found);
   }
+  return found;
+}
+
+std::set<std::string> sockets_on(std::uint16_t port) {
+  auto found = inodes_on(port);
   return found.listening.empty() ? found.other : found.listening;
 }
 
@@ -79,29 +86,44 @@ std::vector<std::string> names_in(const std::string& path) {
 }
 
 std::vector<pid_t> all_pids() {
-  std::vector<pid_t> pids;
-  for (const auto& name : names_in("/proc")) {
-    pid_t pid = 0;
-    const auto [end, error] =
-        std::from_chars(name.data(), name.data() + name.size(), pid);
-    if (error == std::errc{} && end == name.data() + name.size())
-      pids.push_back(pid);
-  }
+  auto pids = all_processes();
   std::sort(pids.begin(), pids.end());
   return pids;
 }
 
-bool has_socket(pid_t pid, const std::set<std::string>& sockets) {
+/// Those of `sockets` that the process has open, none of them twice.
+std::set<std::string> sockets_of(pid_t pid,
+                                 const std::set<std::string>& sockets) {
+  std::set<std::string> result;
   const auto folder = "/proc/" + std::to_string(pid) + "/fd";
   for (const auto& name : names_in(folder)) {
     char target[64];
     const auto size =
         ::readlink((folder + '/' + name).c_str(), target, sizeof(target));
-    if (size > 0
-        && sockets.contains(std::string(target, static_cast<size_t>(size))))
-      return true;
+    if (size <= 0)
+      continue;
+    std::string link(target, static_cast<std::size_t>(size));
+    if (sockets.contains(link))
+      result.insert(std::move(link));
   }
-  return false;
+  return result;
+}
+
+/// 0: it has ended.
+pid_t group_of(pid_t pid) {
+  const auto group = ::getpgid(pid);
+  return group > 0 ? group : 0;
+}
+
+// As /proc/PID/fd spells them.
+std::set<std::string> connections_on(std::uint16_t port) {
+  const auto known = open_connections(port);
+  if (!known)
+    return inodes_on(port).other;
+  std::set<std::string> result;
+  for (const auto inode : *known)
+    result.insert("socket:[" + std::to_string(inode) + ']');
+  return result;
 }
 
 struct candidate {
@@ -156,7 +178,7 @@ std::optional<port_holder> find_port_holder(std::uint16_t port) {
   if (sockets.empty())
     return std::nullopt;
   for (const auto pid : all_pids()) {
-    if (!has_socket(pid, sockets))
+    if (sockets_of(pid, sockets).empty())
       continue;
     port_holder holder{pid, "?"};
     std::ifstream file{"/proc/" + std::to_string(pid) + "/comm"};
@@ -164,6 +186,26 @@ std::optional<port_holder> find_port_holder(std::uint16_t port) {
     return holder;
   }
   return std::nullopt;
+}
+
+std::vector<std::uint32_t> count_connections(std::uint16_t port,
+                                             std::span<const pid_t> groups) {
+  std::vector<std::uint32_t> result(groups.size());
+  const auto sockets = connections_on(port);
+  if (sockets.empty())
+    return result;
+  // Several processes of a group may share one connection.
+  std::vector<std::set<std::string>> held(groups.size());
+  for (const auto pid : all_pids()) {
+    const auto found = std::find(groups.begin(), groups.end(), group_of(pid));
+    if (found != groups.end())
+      held[static_cast<std::size_t>(found - groups.begin())].merge(
+          sockets_of(pid, sockets));
+  }
+  std::transform(held.begin(), held.end(), result.begin(), [](const auto& x) {
+    return static_cast<std::uint32_t>(x.size());
+  });
+  return result;
 }
 
 std::string describe_port_in_use(std::uint16_t port) {

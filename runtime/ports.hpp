@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
+#include <vector>
 
 #include <sys/types.h>
 
@@ -23,6 +25,12 @@ struct port_holder {
 /// process whose descriptors the caller may not see (another user's). Walks
 /// /proc, some 10 us per process on the machine: for error messages only.
 std::optional<port_holder> find_port_holder(std::uint16_t port);
+
+/// Connections that the processes of each process group hold on local TCP port
+/// `port`, accepted and not closed by them; parallel to `groups`. A process
+/// that has left its group is not seen. Walks /proc as find_port_holder() does.
+std::vector<std::uint32_t> count_connections(std::uint16_t port,
+                                             std::span<const pid_t> groups);
 
 /// "port 8000 is in use by pid 4711 (nginx)", or without the holder when it
 /// cannot be found.

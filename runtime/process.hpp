@@ -14,14 +14,22 @@
 //    one signal reaches it and all it starts, a terminal's ^C does not reach it
 //    behind the supervisor's back, and it has no controlling terminal;
 //  - default disposition for every signal and an empty signal mask;
-//  - descriptors 0, 1 and 2 as requested and no other, whoever forgot
-//    close-on-exec;
-//  - exactly the given arguments, environment and working folder.
+//  - descriptors 0, 1 and 2 as requested, listening sockets from 3 on if any
+//    are passed (the socket activation of systemd: LISTEN_FDS, LISTEN_PID), and
+//    no other, whoever forgot close-on-exec;
+//  - exactly the given arguments, environment and working folder;
+//  - the user, limits and so on of `attributes`.
+//
+// A child that becomes another user gets a copy of the memory in place of a
+// share (page tables only; the guardian's are small): whoever may trace that
+// user's processes could write into the caller otherwise, between the change
+// and the exec.
 //
 // Needs Linux 5.4 (pidfd with waitid). Nothing here is global; every function
 // may be called from any thread at any time.
 #pragma once
 
+#include "pup/config/spec.hpp"
 #include "pup/runtime/fd.hpp"
 
 #include <map>
@@ -33,6 +41,11 @@
 #include <sys/types.h>
 
 namespace pup {
+
+namespace bounds {
+/// Most sockets passed to one program; pup passes one.
+inline constexpr std::size_t passed_sockets = 8;
+}  // namespace bounds
 
 /// What spawn() needs. Strings with a NUL inside are refused (EINVAL), because
 /// the kernel would cut them short.
@@ -48,6 +61,21 @@ struct spawn_request {
   int stdin_fd = -1;
   int stdout_fd = -1;
   int stderr_fd = -1;
+  /// Borrowed for the call; become descriptors 3, 4, … of the program, which
+  /// also gets LISTEN_FDS (their number) and LISTEN_PID (its pid). At most
+  /// bounds::passed_sockets.
+  std::vector<int> listen_fds{};
+  /// Borrowed for the call; becomes the descriptor behind the last of these,
+  /// which the program is to be told by `environment`. -1: none.
+  int ready_fd = -1;
+  /// Set in the child. Of `cgroup` nothing: see cgroup_folder. Pipes among
+  /// stdout_fd and stderr_fd are given to the user, or programs that open
+  /// /dev/stdout would be refused.
+  process_attributes attributes{};
+  /// Folder of a cgroup (version 2) that the child enters. Empty: it stays.
+  std::string cgroup_folder{};
+  /// Executed in the place of argv[0]. Empty: that is looked up.
+  std::string program{};
 };
 
 /// A started process. The caller reaps it: with waitid(P_PIDFD) once the pidfd,
@@ -63,9 +91,18 @@ struct child {
 /// A fault names in `call` the stage that failed: "argv" or "environment" (a
 /// string that cannot be passed), "open" (/dev/null), "fcntl" (moving a
 /// descriptor), "clone" (EMFILE: no descriptor for the pidfd; EAGAIN: no more
-/// processes), "setsid", "chdir" (of cwd), "dup" (of a stream) or "exec" (of
-/// the program). Nothing is left behind then: no process, no descriptor.
+/// processes; ENOMEM: no memory for a copy), "setsid", "cgroup", "oom score",
+/// "nice", "I/O class", "limit", "groups", "group" and "user" (EPERM: pup does
+/// not run as root), "chdir" (of cwd), "dup" (of a stream), "no new privileges"
+/// or "exec" (of the program). Nothing is left behind then: no process, no
+/// descriptor.
 std::variant<child, os_fault> spawn(const spawn_request& request);
+
+/// Raises this process's soft limit of descriptors to the hard one. What
+/// spawn() starts gets the former one, unless its attributes say otherwise:
+/// programs that use select(2) do not survive a larger one. Once, before there
+/// are other threads.
+void raise_descriptor_limit();
 
 /// The absolute path of the program `name`, as execvp() would find it: a name
 /// with a slash is taken relative to `cwd` and not checked; any other is looked

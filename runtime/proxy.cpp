@@ -1,220 +1,21 @@
 #include "pup/runtime/proxy.hpp"
 
-#include "pup/runtime/engine.hpp"
-#include "pup/runtime/fd.hpp"
-
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/posix/stream_descriptor.hpp>
-#include <boost/asio/post.hpp>
-#include <boost/asio/steady_timer.hpp>
+#include "pup/runtime/engine_sockets.hpp"
+#include "pup/runtime/proxy_shard.hpp"
+#include "pup/runtime/reuseport.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
-#include <cstring>
 #include <future>
 #include <map>
 #include <mutex>
-#include <system_error>
-#include <thread>
+#include <numeric>
 #include <utility>
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
+#include <sched.h>
 
 namespace pup {
-namespace {
-
-namespace asio = boost::asio;
-using error_code = boost::system::error_code;
-
-// -- listening sockets --------------------------------------------------------
-
-/// Clients that may wait in the kernel; it takes the lower of this and
-/// net.core.somaxconn.
-constexpr int backlog = 4096;
-
-struct socket_address {
-  sockaddr_storage storage{};
-  socklen_t length = 0;
-};
-
-std::optional<socket_address> parse(const std::string& host,
-                                    std::uint16_t port) {
-  socket_address result;
-  sockaddr_in v4{};
-  v4.sin_family = AF_INET;
-  v4.sin_port = htons(port);
-  if (::inet_pton(AF_INET, host.c_str(), &v4.sin_addr) == 1) {
-    std::memcpy(&result.storage, &v4, sizeof v4);
-    result.length = sizeof v4;
-    return result;
-  }
-  sockaddr_in6 v6{};
-  v6.sin6_family = AF_INET6;
-  v6.sin6_port = htons(port);
-  if (::inet_pton(AF_INET6, host.c_str(), &v6.sin6_addr) == 1) {
-    std::memcpy(&result.storage, &v6, sizeof v6);
-    result.length = sizeof v6;
-    return result;
-  }
-  return std::nullopt;
-}
-
-std::string spelled(const std::string& host, std::uint16_t port) {
-  const bool v6 = host.find(':') != std::string::npos;
-  return (v6 ? '[' + host + ']' : host) + ':' + std::to_string(port);
-}
-
-struct open_result {
-  unique_fd socket{};
-  std::optional<listen_error> error;
-};
-
-open_result open_one(const std::string& host, std::uint16_t port,
-                     bool dual_stack, bool shared) {
-  const auto failed = [&](const char* call, int code) {
-    return open_result{unique_fd{},
-                       listen_error{call, spelled(host, port), code}};
-  };
-  const auto address = parse(host, port);
-  if (!address)
-    return failed("inet_pton", EINVAL);
-  unique_fd fd(::socket(address->storage.ss_family,
-                        SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (!fd)
-    return failed("socket", errno);
-  const auto set = [&fd](int level, int name, int value) {
-    return ::setsockopt(fd.get(), level, name, &value, sizeof value) == 0;
-  };
-  // Connections of a former run in TIME_WAIT are no reason to refuse a port.
-  if (!set(SOL_SOCKET, SO_REUSEADDR, 1)
-      || (shared && !set(SOL_SOCKET, SO_REUSEPORT, 1))
-      || (address->storage.ss_family == AF_INET6
-          && !set(IPPROTO_IPV6, IPV6_V6ONLY, dual_stack ? 0 : 1)))
-    return failed("setsockopt", errno);
-  if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address->storage),
-             address->length)
-      != 0)
-    return failed("bind", errno);
-  if (::listen(fd.get(), backlog) != 0)
-    return failed("listen", errno);
-  return {std::move(fd), std::nullopt};
-}
-
-bool no_ipv6(int code) noexcept {
-  return code == EAFNOSUPPORT || code == EADDRNOTAVAIL
-         || code == EPROTONOSUPPORT;
-}
-
-open_result open_listening(const std::string& host, std::uint16_t port,
-                           bool shared) {
-  if (!host.empty())
-    return open_one(host, port, false, shared);
-  auto result = open_one("::", port, true, shared);
-  if (result.error && no_ipv6(result.error->code))
-    return open_one("0.0.0.0", port, false, shared);
-  return result;
-}
-
-std::uint16_t port_of(const unique_fd& socket) {
-  sockaddr_storage address{};
-  socklen_t length = sizeof address;
-  if (::getsockname(socket.get(), reinterpret_cast<sockaddr*>(&address),
-                    &length)
-      != 0)
-    return 0;
-  // Both families have their port at the same place.
-  sockaddr_in in{};
-  std::memcpy(&in, &address, sizeof in);
-  return ntohs(in.sin_port);
-}
-
-// -- shard --------------------------------------------------------------------
-
-/// One loop: a thread, its io_context, and the engine nested in it.
-class shard {
-public:
-  explicit shard(engine::on_drained callback)
-      : engine_(std::move(callback)),
-        ready_(context_, engine_.descriptor()),
-        timer_(context_) {
-    wait();
-    thread_ = std::thread([this] { context_.run(); });
-  }
-
-  shard(const shard&) = delete;
-  shard& operator=(const shard&) = delete;
-
-  ~shard() {
-    context_.stop();
-    thread_.join();
-    ready_.release();  // the engine owns it
-  }
-
-  template <class Command>
-  void post(Command command) {
-    asio::post(context_, [this, command = std::move(command)]() mutable {
-      command(engine_);
-      arm_timer();
-    });
-  }
-
-  [[nodiscard]] bool is_this_thread() const noexcept {
-    return thread_.get_id() == std::this_thread::get_id();
-  }
-
-private:
-  void wait() {
-    ready_.async_wait(asio::posix::stream_descriptor::wait_read,
-                      [this](const error_code& error) {
-                        if (!error)
-                          work();
-                      });
-  }
-
-  void work() {
-    const bool more = engine_.process();
-    arm_timer();
-    if (more)
-      // Commands and timers get their turn in between.
-      asio::post(context_, [this] { work(); });
-    else
-      wait();
-  }
-
-  /// One timer, moved only to an earlier time: what it finds on firing decides
-  /// whether and when it is needed again.
-  void arm_timer() {
-    const auto deadline = engine_.next_deadline();
-    if (!deadline || (armed_ && *armed_ <= *deadline))
-      return;
-    armed_ = deadline;
-    timer_.expires_at(*deadline);
-    timer_.async_wait([this](const error_code& error) {
-      if (error)
-        return;  // moved
-      armed_.reset();
-      engine_.expire();
-      arm_timer();
-    });
-  }
-
-  // One thread runs it; posting from others stays safe with this hint.
-  asio::io_context context_{1};
-  engine engine_;
-  asio::posix::stream_descriptor ready_;
-  asio::steady_timer timer_;
-  std::optional<engine::clock::time_point> armed_;
-  std::thread thread_;
-};
-
-}  // namespace
-
-std::string to_string(const listen_error& x) {
-  return x.call + ' ' + x.object + ": "
-         + std::generic_category().message(x.code);
-}
 
 // -- proxy --------------------------------------------------------------------
 
@@ -224,12 +25,21 @@ class proxy::impl {
 public:
   impl(std::function<void(proxy_fact)> on_fact, unsigned shards)
       : on_fact_(std::move(on_fact)) {
-    for (unsigned i = 0; i < std::max(shards, 1u); ++i)
+    shards = std::clamp(shards, 1u, bounds::loops);
+    const auto bells = std::make_shared<loop_bells>(shards);
+    for (unsigned i = 0; i < shards; ++i)
       shards_.push_back(std::make_unique<shard>(
-          [this](const std::string& key, backend_id id) {
+          [this](const proxy_fact& x) {
             if (on_fact_)
-              on_fact_({key, id.slot, id.life});
-          }));
+              on_fact_(x);
+          },
+          bells, i));
+  }
+
+  ~impl() {
+    // All, before the first one's engine goes.
+    for (auto& x : shards_)
+      x->stop();
   }
 
   listen_result listen(const std::string& key,
@@ -242,22 +52,124 @@ public:
       wait_for_loops(lock);
       return {std::nullopt, port};
     }
-    std::vector<unique_fd> sockets;
-    auto port = options.port;
-    for (std::size_t i = 0; i < shards_.size(); ++i) {
-      auto opened = open_listening(options.host, port, shards_.size() > 1);
+    const bool own = found != entries_.end() && !found->second.adopted;
+    auto opened = open_group(options.host, options.port, shards_.size(),
+                             own ? found->second.port : 0);
+    if (opened.error)
+      return {std::move(opened.error), 0};
+    const auto port = open(key, options, opened.sockets.front());
+    auto& e = entries_.at(key);
+    for (std::size_t i = 0; i < shards_.size(); ++i)
+      serve(key, e, i, std::move(opened.sockets[i]));
+    wait_for_loops(lock);
+    return {std::nullopt, port};
+  }
+
+  std::variant<kept_sockets, listen_error> duplicates(const std::string& key) {
+    const std::lock_guard lock(mutex_);
+    kept_sockets result;
+    const auto found = entries_.find(key);
+    if (found == entries_.end() || found->second.adopted)
+      return result;
+    for (const auto& x : found->second.sockets)
+      if (const auto socket = x.lock()) {
+        result.push_back(
+            {"shard " + std::to_string(result.size()), duplicate(*socket)});
+        if (!result.back().socket)
+          return listen_error{"fcntl", "the sockets of " + key, errno};
+      }
+    return result;
+  }
+
+  listen_result listen(const std::string& key, const listener_options& options,
+                       kept_sockets kept) {
+    std::vector<unique_fd> here;
+    std::vector<unique_fd> elsewhere;
+    for (auto& x : kept) {
+      if (auto error = not_listening(x.socket))
+        return {std::move(error), 0};
+      auto& group =
+          is_bound_to(x.socket, options.host, options.port) ? here : elsewhere;
+      group.push_back(std::move(x.socket));
+    }
+    std::unique_lock lock(mutex_);
+    if (const auto found = entries_.find(key);
+        found != entries_.end() && found->second.port != 0)
+      return {listen_error{"listen", "for " + key, EALREADY}, 0};
+    const auto count = shards_.size();
+    if (here.empty()) {
+      const auto former =
+          elsewhere.empty() ? std::uint16_t{0} : local_port(elsewhere.front());
+      auto opened = open_group(options.host, options.port, count, former);
       if (opened.error)
         return {std::move(opened.error), 0};
-      port = port_of(opened.socket);
-      sockets.push_back(std::move(opened.socket));
+      here = std::move(opened.sockets);
     }
+    share_out(here, options.host);
+    const auto port = open(key, options, here.front());
+    auto& e = entries_.at(key);
+    // Given to a loop first, and replaced there: it serves who is queued, and
+    // closes them.
+    for (auto i = count; i < here.size(); ++i)
+      elsewhere.push_back(std::move(here[i]));
+    for (std::size_t i = 0; i < elsewhere.size(); ++i)
+      take_over(key, e, i % count, std::move(elsewhere[i]));
+    for (std::size_t i = 0; i < count; ++i)
+      if (i < here.size())
+        take_over(key, e, i, std::move(here[i]));
+      else
+        shards_[i]->post([key](engine& x) { x.listen(key, nullptr); });
+    wait_for_loops(lock);
+    return {std::nullopt, port};
+  }
+
+  void let_go(const std::string& key) {
+    std::unique_lock lock(mutex_);
+    const auto found = entries_.find(key);
+    if (found == entries_.end())
+      return;
+    found->second.stop_listening();
+    for (auto& s : shards_)
+      s->post([key](engine& x) { x.let_go(key); });
+    wait_for_loops(lock);
+  }
+
+  void finish(std::function<void()> done) {
+    std::unique_lock lock(mutex_);
+    const auto left =
+        std::make_shared<std::atomic<std::size_t>>(shards_.size());
+    for (auto& [key, e] : entries_)
+      e.stop_listening();
+    for (auto& s : shards_)
+      s->post([left, done](engine& x) {
+        x.finish([left, done] {
+          if (left->fetch_sub(1) == 1)
+            done();
+        });
+      });
+    wait_for_loops(lock);
+  }
+
+  listen_result adopt(const std::string& key, unique_fd socket,
+                      const listener_options& options) {
+    if (auto error = not_listening(socket))
+      return {std::move(error), 0};
+    std::unique_lock lock(mutex_);
     auto& e = entry_of(key);
+    const auto port = local_port(socket);
     configure(key, e, options);
     e.port = port;
+    // One after the other: each shard gets its part.
+    if (!std::exchange(e.adopted, true))
+      e.adopter = adoptions_++ % shards_.size();
     for (std::size_t i = 0; i < shards_.size(); ++i)
-      shards_[i]->post([key, fd = std::move(sockets[i])](engine& x) mutable {
-        x.listen(key, std::move(fd));
-      });
+      if (i != e.adopter)
+        shards_[i]->post([key](engine& x) { x.listen(key, nullptr); });
+    e.sockets.clear();
+    shards_[e.adopter]->post(
+        [key, shared = share(e, std::move(socket))](engine& x) mutable {
+          x.adopt(key, std::move(shared));
+        });
     wait_for_loops(lock);
     return {std::nullopt, port};
   }
@@ -268,9 +180,10 @@ public:
     return found == entries_.end() ? std::uint16_t{0} : found->second.port;
   }
 
-  void publish(const std::string& key, std::vector<backend> backends) {
+  void publish(const std::string& key, std::vector<backend> backends,
+               std::function<void()> done) {
     const std::lock_guard lock(mutex_);
-    publish(key, entry_of(key), std::move(backends));
+    publish(key, entry_of(key), std::move(backends), std::move(done));
   }
 
   void close(const std::string& key) {
@@ -278,9 +191,9 @@ public:
     const auto found = entries_.find(key);
     if (found == entries_.end())
       return;
-    found->second.port = 0;
+    found->second.stop_listening();
     for (auto& s : shards_)
-      s->post([key](engine& x) { x.listen(key, unique_fd{}); });
+      s->post([key](engine& x) { x.listen(key, nullptr); });
     wait_for_loops(lock);
   }
 
@@ -313,15 +226,27 @@ private:
     listener_options options;
     /// 0: does not listen.
     std::uint16_t port = 0;
+    /// From a socket that others hold too, on the shard `adopter`.
+    bool adopted = false;
+    std::size_t adopter = 0;
+    /// Where clients may wait.
+    std::vector<std::weak_ptr<const unique_fd>> sockets;
+    std::shared_ptr<listener_state> state = std::make_shared<listener_state>();
     /// One for each shard.
     std::vector<std::shared_ptr<listener_counters>> counters;
     std::shared_ptr<const snapshot> current = std::make_shared<snapshot>();
     /// Counters of removed backends that had connections when last looked at.
-    std::vector<std::shared_ptr<backend_counters>> removed;
+    std::vector<std::shared_ptr<backend_state>> removed;
+
+    void stop_listening() {
+      port = 0;
+      adopted = false;
+      sockets.clear();
+    }
 
     /// A request for port 0 is met by whatever port a former one got.
     [[nodiscard]] bool is_at(const listener_options& wanted) const {
-      return port != 0 && wanted.host == options.host
+      return port != 0 && !adopted && wanted.host == options.host
              && (wanted.port == port || wanted.port == options.port);
     }
 
@@ -334,11 +259,16 @@ private:
         result.bytes_out += x->bytes_out.load(std::memory_order_relaxed);
         result.rejected += x->rejected.load(std::memory_order_relaxed);
       }
-      const auto add = [&result](const backend_counters& x) {
+      // None is closed meanwhile: the engine's own pointer is let go only after
+      // this list was emptied, and both are done under the lock.
+      for (const auto& x : sockets)
+        if (const auto socket = x.lock())
+          result.queued += queued_in(*socket);
+      const auto add = [&result](const backend_state& x) {
         result.backends.push_back({x.id.slot, x.id.life, x.active.load(),
                                    x.total.load(std::memory_order_relaxed)});
       };
-      for (const auto& x : current->counters)
+      for (const auto& x : current->states)
         add(*x);
       for (const auto& x : removed)
         if (x->active.load() > 0)
@@ -347,6 +277,12 @@ private:
     }
   };
 
+  static engine::socket_pointer share(entry& e, unique_fd socket) {
+    auto result = std::make_shared<const unique_fd>(std::move(socket));
+    e.sockets.push_back(result);
+    return result;
+  }
+
   entry& entry_of(const std::string& key) {
     auto& result = entries_[key];
     while (result.counters.size() < shards_.size())
@@ -354,28 +290,74 @@ private:
     return result;
   }
 
+  /// Nothing is served yet. Returns the port of `first`.
+  std::uint16_t open(const std::string& key, const listener_options& options,
+                     const unique_fd& first) {
+    auto& e = entry_of(key);
+    configure(key, e, options);
+    e.port = local_port(first);
+    e.adopted = false;
+    e.sockets.clear();
+    return e.port;
+  }
+
+  void serve(const std::string& key, entry& e, std::size_t index,
+             unique_fd socket) {
+    shards_[index]->post(
+        [key, shared = share(e, std::move(socket))](engine& x) mutable {
+          x.listen(key, std::move(shared));
+        });
+  }
+
+  /// A socket of a former process, which may have ended in the middle of
+  /// anything.
+  void take_over(const std::string& key, entry& e, std::size_t index,
+                 unique_fd socket) {
+    ignore_requests(socket.get(), false);
+    set_blocking(socket, false);
+    serve(key, e, index, std::move(socket));
+  }
+
+  /// One socket for each shard, as far as possible; the kernel sends nobody
+  /// else to those beyond, which stay where they are: at the end.
+  void share_out(std::vector<unique_fd>& sockets, const std::string& host) {
+    const auto port = local_port(sockets.front());
+    while (sockets.size() < shards_.size()) {
+      auto further = open_listening(host, port, port_sharing::next);
+      if (further.error)
+        break;
+      sockets.push_back(std::move(further.socket));
+    }
+    if (sockets.size() <= shards_.size())
+      return detach(sockets.front().get());
+    std::vector<std::uint32_t> places(shards_.size());
+    std::iota(places.begin(), places.end(), 0u);
+    // Without it some clients have to ask twice (engine::drain_retired).
+    (void)attach(sockets.front().get(), steer_at_random(places));
+  }
+
   void configure(const std::string& key, entry& e,
                  const listener_options& options) {
     e.options = options;
-    const auto count = static_cast<std::uint32_t>(shards_.size());
-    for (std::uint32_t i = 0; i < count; ++i) {
-      // Rounded up: a bound below the number of shards must not mean none.
-      listener_limits limits{(options.max_connections + count - 1) / count,
-                             options.idle_timeout, options.connect_timeout};
-      shards_[i]->post([key, limits, counters = e.counters[i]](engine& x) {
-        x.configure(key, limits, counters);
-      });
-    }
+    const listener_limits limits{options.max_connections, options.idle_timeout,
+                                 options.connect_timeout, options.ready_timeout,
+                                 options.header};
+    for (std::size_t i = 0; i < shards_.size(); ++i)
+      shards_[i]->post(
+          [key, limits, counters = e.counters[i], state = e.state](engine& x) {
+            x.configure(key, limits, counters, state);
+          });
     if (options.strategy != e.current->set.strategy())
-      publish(key, e, e.current->set.backends());
+      publish(key, e, e.current->set.backends(), {});
   }
 
-  void publish(const std::string& key, entry& e,
-               std::vector<backend> backends) {
+  void publish(const std::string& key, entry& e, std::vector<backend> backends,
+               std::function<void()> done) {
     auto next = std::make_shared<snapshot>();
     next->set =
         backend_set(std::move(backends), e.options.strategy, &e.current->set);
-    next->counters = take_over_counters(e, next->set);
+    next->states = take_over_states(e, next->set);
+    next->applied = std::move(done);
     next->loops_left = static_cast<unsigned>(shards_.size());
     e.current = std::move(next);
     for (auto& s : shards_)
@@ -383,20 +365,20 @@ private:
   }
 
   /// A backend that stays, or comes back while it still has connections, keeps
-  /// its counters.
-  static std::vector<std::shared_ptr<backend_counters>> take_over_counters(
+  /// its state.
+  static std::vector<std::shared_ptr<backend_state>> take_over_states(
       entry& e, const backend_set& next) {
-    std::map<backend_id, std::shared_ptr<backend_counters>> known;
+    std::map<backend_id, std::shared_ptr<backend_state>> known;
     for (const auto& x : e.removed)
       if (x->active.load() > 0)
         known.emplace(x->id, x);
-    for (const auto& x : e.current->counters)
+    for (const auto& x : e.current->states)
       known.emplace(x->id, x);
-    std::vector<std::shared_ptr<backend_counters>> result;
+    std::vector<std::shared_ptr<backend_state>> result;
     for (const auto& x : next.backends()) {
       auto node = known.extract(x.id());
       result.push_back(node ? std::move(node.mapped())
-                            : std::make_shared<backend_counters>(x.id()));
+                            : std::make_shared<backend_state>(x.id(), e.state));
     }
     e.removed.clear();
     for (auto& [id, x] : known)
@@ -412,9 +394,9 @@ private:
       return;
     std::vector<std::future<void>> reached;
     for (auto& s : shards_) {
-      std::promise<void> promise;
-      reached.push_back(promise.get_future());
-      s->post([p = std::move(promise)](engine&) mutable { p.set_value(); });
+      const auto promise = std::make_shared<std::promise<void>>();
+      reached.push_back(promise->get_future());
+      s->post([promise](engine&) { promise->set_value(); });
     }
     lock.unlock();
     for (auto& x : reached)
@@ -424,9 +406,18 @@ private:
   std::function<void(proxy_fact)> on_fact_;
   std::mutex mutex_;
   std::map<std::string, entry> entries_;
+  std::size_t adoptions_ = 0;
   // Last: its threads use what stands above until they are joined.
   std::vector<std::unique_ptr<shard>> shards_;
 };
+
+unsigned default_shards() {
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  if (::sched_getaffinity(0, sizeof allowed, &allowed) != 0)
+    return 1;
+  return static_cast<unsigned>(std::clamp(CPU_COUNT(&allowed), 1, 8));
+}
 
 proxy::proxy(std::function<void(proxy_fact)> on_fact, unsigned shards)
     : impl_(std::make_unique<impl>(std::move(on_fact), shards)) {}
@@ -438,12 +429,41 @@ listen_result proxy::listen(const std::string& key,
   return impl_->listen(key, options);
 }
 
+std::variant<kept_sockets, listen_error> proxy::duplicates(
+    const std::string& key) const {
+  return impl_->duplicates(key);
+}
+
+listen_result proxy::listen(const std::string& key,
+                            const listener_options& options,
+                            kept_sockets kept) {
+  return impl_->listen(key, options, std::move(kept));
+}
+
+void proxy::finish(std::function<void()> done) {
+  impl_->finish(std::move(done));
+}
+
+void proxy::let_go(const std::string& key) {
+  impl_->let_go(key);
+}
+
+listen_result proxy::adopt(const std::string& key, unique_fd socket,
+                           const listener_options& options) {
+  return impl_->adopt(key, std::move(socket), options);
+}
+
 std::uint16_t proxy::port(const std::string& key) const {
   return impl_->port(key);
 }
 
 void proxy::publish(const std::string& key, std::vector<backend> backends) {
-  impl_->publish(key, std::move(backends));
+  impl_->publish(key, std::move(backends), {});
+}
+
+void proxy::publish(const std::string& key, std::vector<backend> backends,
+                    std::function<void()> done) {
+  impl_->publish(key, std::move(backends), std::move(done));
 }
 
 void proxy::close(const std::string& key) {

@@ -38,15 +38,29 @@ foreach(ending hpp cpp)
     "actors know CAF's core and the standard library only")
 endforeach()
 refuse("config/*.hpp" "boost/" "Boost.JSON stays inside config's sources")
+file(GLOB cluster RELATIVE "${SOURCE}" "${SOURCE}/actors/cluster*.cpp")
+foreach(room actors runtime tests)
+  refuse("${room}/*.*" "pup/actors/cluster_state\\.hpp"
+    "the state of a cluster is for its own sources" EXCEPT ${cluster})
+endforeach()
 refuse("actors/supervision.*" "(caf/|pup/actors/(caf|protocol))"
   "supervision is pure")
 
 # runtime: who may see CAF, and who may see its network layer.
-foreach(name fd process children ports usage picker engine proxy place machine)
+foreach(name fd process children log log_* ports usage picker engine engine_*
+    proxy proxy_* place machine pattern watcher out_of_memory zone manual completion text_file service
+    service_manager readiness listening reuseport inherit probe sock_diag
+    descendants guard_protocol guardian guardian_link guarded wards spawner
+    own_processes proc_file socket_keeper
+    identity status_door state_file journal survivors)
   foreach(ending hpp cpp)
     refuse("runtime/${name}.${ending}" "(caf/|pup/actors/)"
       "this part of runtime never sees CAF")
   endforeach()
+endforeach()
+foreach(name descendants guard_protocol guardian out_of_memory proc_file wards)
+  refuse("runtime/${name}.*" "(boost/|fstream|iostream|sstream)"
+    "the guardian is small")
 endforeach()
 refuse("runtime/*.*" "caf/io" "only ipc sees caf/io"
   EXCEPT runtime/ipc.cpp)

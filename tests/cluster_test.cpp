@@ -1,121 +1,8 @@
-#include "pup/actors/supervisor.hpp"
-
-#include "fake_machine.hpp"
+#include "cluster_world.hpp"
 
 using namespace pup;
 using namespace pup::test;
 using namespace std::chrono_literals;
-
-namespace {
-
-process_spec web(std::uint32_t instances, bool balanced = true) {
-  process_spec result;
-  result.id = "web";
-  result.argv = {"server"};
-  result.ready = ready_condition::port;
-  result.cluster.emplace();
-  result.cluster->instances = instances;
-  result.cluster->start_port = 8000;
-  if (balanced)
-    result.cluster->common_port = 3000;
-  return result;
-}
-
-process_spec worker() {
-  process_spec result;
-  result.id = "worker";
-  result.argv = {"work"};
-  return result;
-}
-
-// A cluster below a real root, so that what it leaves by `keep` comes back.
-struct cluster_world : fake_world {
-  supervisor_actor root;
-
-  void start(const process_spec& spec) {
-    cluster_args args;
-    args.spec = spec;
-    args.supervisor = "pup";
-    args.world = world;
-    supervisor_spec tree;
-    tree.limit = {};
-    child_spec unit;
-    unit.id = "unit";
-    unit.shutdown = std::nullopt;
-    unit.start = [args](start_context& x) {
-      auto mine = args;
-      mine.kept = x.kept;
-      return caf::actor_cast<caf::strong_actor_ptr>(
-          spawn_cluster(x.self, std::move(mine)));
-    };
-    tree.children.push_back(std::move(unit));
-    root = own(spawn_supervisor(sys, std::move(tree)));
-    run();
-  }
-
-  cluster_actor unit() {
-    auto children = ask<std::vector<child_info>>(root, which_children{});
-    return caf::actor_cast<cluster_actor>(children->value().at(0).handle);
-  }
-
-  unit_status status() {
-    return ask<unit_status>(unit(), get_unit_status{})->value();
-  }
-
-  // "1:ready 2:backoff" and so on.
-  std::string states() {
-    std::string result;
-    for (const auto& x : status().instances)
-      result += (result.empty() ? "" : " ") + std::to_string(x.slot) + ':'
-                + to_string(x.state);
-    return result;
-  }
-
-  answer_ptr<scale_report> scale_to(std::uint32_t count, bool wait = true) {
-    return ask<scale_report>(unit(), scale{"web", scale_mode::to, count, wait});
-  }
-
-  answer_ptr<report> operate(verb what, std::uint32_t number = 0,
-                             bool wait = true) {
-    return ask<report>(unit(), operate_unit{what, number, wait});
-  }
-
-  caf::actor_addr actor_of(const std::string& id) {
-    return m->processes.at(id).owner.address();
-  }
-
-  void kill(const caf::actor_addr& x) {
-    caf::anon_send_exit(caf::actor_cast<caf::strong_actor_ptr>(x),
-                        caf::exit_reason::kill);
-    run();
-  }
-
-  void end(const std::string& id, int code) {
-    m->exit(id, code);
-    run();
-  }
-
-  bool runs(const std::string& id) const {
-    return m->processes.count(id) != 0;
-  }
-};
-
-strings texts(const std::vector<outcome>& xs) {
-  strings result;
-  for (const auto& x : xs)
-    result.push_back(x.id + (x.ok ? " + " : " - ") + x.text);
-  return result;
-}
-
-strings texts(const answer_ptr<scale_report>& x) {
-  return texts(x->value().outcomes);
-}
-
-strings texts(const answer_ptr<report>& x) {
-  return texts(x->value().outcomes);
-}
-
-}  // namespace
 
 // -- start --------------------------------------------------------------------
 
@@ -225,7 +112,7 @@ SCENARIO_METHOD(cluster_world, "a crashed instance is started again at once") {
   const auto life = m->launched.at(1).life;
   end("web-2", 3);
   CHECK(m->take_log()
-        == strings{"publish web: 1", "launch web-2", "publish web: 1 2"});
+        == strings{"launch web-2", "publish web: 1", "publish web: 1 2"});
   CHECK(m->launched.back().life > life);
   const auto now = status().instances.at(1);
   CHECK(now.state == run_state::ready);
@@ -398,6 +285,7 @@ SCENARIO_METHOD(cluster_world, "restarts that are long ago do not count") {
 SCENARIO_METHOD(cluster_world, "not ready in time is a failure") {
   m->becomes_ready = false;
   auto spec = worker();
+  spec.ready = ready_condition::notify;
   spec.restart_delay = 1s;
   start(spec);
   auto came_up = operate(verb::await);
@@ -414,6 +302,16 @@ SCENARIO_METHOD(cluster_world, "not ready in time is a failure") {
   run();
   CHECK(states() == "0:ready");
   CHECK(status().instances.at(0).restarts == 1);
+}
+
+SCENARIO_METHOD(cluster_world, "a life that is over leaves no memory behind") {
+  start(worker());
+  const auto life = actor_of("worker");
+  end("worker", 1);
+  advance(1s);
+  REQUIRE(actor_of("worker") != life);
+  // The memory of an actor goes with the last address of it: this one.
+  CHECK(caf::actor_cast<caf::actor_control_block*>(life)->weak_refs == 1);
 }
 
 SCENARIO_METHOD(cluster_world, "a launch that fails says why") {
@@ -983,6 +881,40 @@ SCENARIO_METHOD(cluster_world, "what was stopped stays stopped") {
   CHECK_FALSE(m->listeners["web"].open);
 }
 
+SCENARIO_METHOD(cluster_world,
+                "what counts against a slot outlives its actor") {
+  auto spec = web(2);
+  spec.restart_limit = 3;
+  start(spec);
+  end("web-1", 1);
+  advance(1s);
+  end("web-1", 1);
+  advance(1s);
+  CHECK(status().instances[0].restarts == 2);
+  kill(unit().address());
+  CHECK(states() == "1:ready 2:ready");
+  CHECK(status().instances[0].restarts == 2);
+  CHECK(status().instances[1].restarts == 0);
+  end("web-1", 1);
+  advance(10s);
+  CHECK(states() == "1:ready 2:ready");
+  end("web-1", 1);
+  CHECK(states() == "1:exhausted 2:ready");
+}
+
+SCENARIO_METHOD(cluster_world, "what was blocked while it ran is not resumed") {
+  start(web(2));
+  operate(verb::block, 1);
+  CHECK(states() == "1:ready 2:ready");
+  kill(unit().address());
+  CHECK(states() == "1:blocked 2:ready");
+  const auto all = operate(verb::await);
+  for (const auto& x : all->value().outcomes)
+    CHECK(x.ok);  // as wanted
+  operate(verb::unblock, 1);
+  CHECK(states() == "1:ready 2:ready");
+}
+
 // -- shutdown -----------------------------------------------------------------
 
 SCENARIO_METHOD(cluster_world, "shutdown: close, drain, stop, quit") {
@@ -1033,4 +965,253 @@ SCENARIO_METHOD(cluster_world, "a request is answered by the shutdown") {
   run();
   CHECK(came_up->value().outcomes.at(0).text == "stopped by a later request");
   CHECK(m->processes.empty());
+}
+
+// -- what the balancer tells
+// ---------------------------------------------------
+
+SCENARIO_METHOD(cluster_world, "a command is done when connections follow it") {
+  start(web(1));
+  m->applies = false;
+  const auto scaled = scale_to(2);
+  CHECK(states() == "1:ready 2:ready");
+  CHECK(scaled->pending());
+  const auto waits = operate(verb::await);
+  CHECK(waits->pending());
+
+  THEN("a set that came before does not count") {
+    m->becomes_ready = false;
+    const auto third = scale_to(3);
+    m->becomes_ready = true;
+    m->ready("web-3");
+    run();
+    REQUIRE(m->publications.size() == 2);
+    apply();
+    CHECK(texts(scaled) == strings{"web-2 + ready"});
+    CHECK(third->pending());
+    apply();
+    CHECK(texts(third) == strings{"web-2 + ready", "web-3 + ready"});
+    CHECK_FALSE(waits->pending());
+  }
+  THEN("a balancer that fails first has a successor") {
+    m->applies = true;
+    kill(m->listeners["web"].facts_to.address());
+    advance(1s);
+    CHECK(texts(scaled) == strings{"web-2 + ready"});
+  }
+}
+
+SCENARIO_METHOD(cluster_world, "an instance that cannot be reached is told") {
+  start(web(2));
+  const auto& x = m->listeners["web"].backends.at(0);
+  const auto& balancer = m->listeners["web"].facts_to;
+  caf::anon_send(balancer,
+                 backend_reachable{x.slot, x.life, "Connection refused"});
+  run();
+  CHECK(status().instances.at(0).reason == "no connection: Connection refused");
+  CHECK(status().instances.at(0).state == run_state::ready);
+  caf::anon_send(balancer, backend_reachable{x.slot, x.life, {}});
+  run();
+  CHECK(status().instances.at(0).reason.empty());
+}
+
+SCENARIO_METHOD(cluster_world,
+                "the end of a drain that was called off is late") {
+  start(web(2));
+  m->clients[2] = 1;
+  operate(verb::stop, 2, false);
+  const auto first = m->listeners["web"].backends.at(1);
+  REQUIRE(first.draining);
+  operate(verb::start, 2, false);
+  operate(verb::stop, 2, false);
+  const auto second = m->listeners["web"].backends.at(1);
+  REQUIRE(second.draining);
+  CHECK(first.drain != second.drain);
+  m->idle("web", first);
+  run();
+  CHECK(states() == "1:ready 2:draining");
+  m->idle("web", second);
+  run();
+  CHECK(states() == "1:ready 2:stopped");
+}
+
+// -- health -------------------------------------------------------------------
+
+SCENARIO_METHOD(cluster_world,
+                "suspects get no connections while others serve") {
+  auto spec = web(3);
+  spec.cluster->health.emplace();
+  start(spec);
+  m->take_log();
+
+  m->faults[8001] = "answered 503";
+  advance(1s);
+  CHECK(m->take_log() == strings{"publish web: 1 3"});
+  CHECK(status().instances.at(1).reason == "health check: answered 503");
+  CHECK(states() == "1:ready 2:ready 3:ready");
+
+  WHEN("it recovers") {
+    m->faults.clear();
+    advance(2s);
+    CHECK(m->take_log() == strings{"publish web: 1 2 3"});
+    CHECK(status().instances.at(1).reason.empty());
+  }
+  WHEN("all are suspects") {
+    m->faults[8000] = m->faults[8002] = "answered 503";
+    advance(1s);
+    CHECK(m->listeners["web"].backends.size() == 3);
+  }
+  WHEN("it goes on to fail") {
+    advance(2s);
+    CHECK(m->take_log()
+          == strings{"signal web-2 15", "launch web-2", "publish web: 1 2 3"});
+    CHECK(status().instances.at(1).restarts == 1);
+  }
+  WHEN("it is drained") {
+    m->clients[2] = 1;
+    operate(verb::stop, 2, false);
+    CHECK(m->take_log() == strings{"publish web: 1 2d 3"});
+    advance(2s);  // nor is its drain waited for when it hangs
+    CHECK(states() == "1:ready 2:stopped 3:ready");
+  }
+}
+
+SCENARIO_METHOD(cluster_world, "an unhealthy end counts as a failure") {
+  auto spec = web(1);
+  spec.cluster->health.emplace();
+  spec.restart = restart_policy::on_error;
+  spec.restart_limit = 0;
+  start(spec);
+  m->faults[8000] = "no answer";
+  advance(3s);
+  CHECK(states() == "1:exhausted");
+  CHECK(status().reason
+        == "web-1: failed 3 health checks in a row: no answer; more than 0 "
+           "restarts in 60 s");
+}
+
+// -- mode inherit -------------------------------------------------------------
+
+SCENARIO_METHOD(cluster_world, "in mode inherit each slot gets its socket") {
+  auto spec = web(2);
+  spec.cluster->mode = cluster_mode::inherit;
+  spec.cluster->start_port = 0;
+  spec.ready = ready_condition::spawn;
+  start(spec);
+  REQUIRE(m->launched.size() == 2);
+  for (std::uint32_t n : {1u, 2u}) {
+    const auto& socket = m->launched[n - 1].inherit;
+    REQUIRE(socket.has_value());
+    CHECK(socket->cluster == "web");
+    CHECK(socket->slot == n);
+    CHECK(socket->spec.common_port == 3000);
+  }
+  CHECK(status().balancer->mode == "inherit");
+  CHECK(m->listeners["web"].spec.mode == cluster_mode::inherit);
+
+  GIVEN("a proxy mode cluster") {
+    CHECK_FALSE(launch_of(web(1), "pup", 1, 1).inherit.has_value());
+  }
+  GIVEN("a proxy that cannot count") {
+    m->counts = false;
+    const auto now = status();
+    CHECK_FALSE(now.balancer->connections_total.has_value());
+    CHECK_FALSE(now.balancer->bytes_in.has_value());
+    CHECK_FALSE(now.instances.at(0).connections_total.has_value());
+  }
+}
+
+// -- lives of an earlier supervisor -------------------------------------------
+
+namespace {
+
+adopted_life life_of(std::uint32_t slot, bool ready = true) {
+  adopted_life result;
+  result.slot = slot;
+  result.life = 1'000 + slot;
+  result.pid = 50 + static_cast<std::int32_t>(slot);
+  result.age = 90s;
+  result.ready = ready;
+  result.address = ready ? "127.0.0.1" : "";
+  return result;
+}
+
+}  // namespace
+
+SCENARIO_METHOD(cluster_world, "lives that go on are not started again") {
+  for (const auto* id : {"web-1", "web-2"})
+    m->left[id] = std::nullopt;
+  start(web(3), nullptr, {life_of(1), life_of(2)});
+  // They serve at once; who is missing is started.
+  CHECK(states() == "1:ready 2:ready 3:ready");
+  CHECK(m->launched.size() == 1);
+  CHECK(m->launched[0].id == "web-3");
+  const auto first = status().instances[0];
+  CHECK(first.pid == 51);
+  CHECK(first.uptime_ms == 90'000);
+  CHECK(first.restarts == 0);
+  // They are as good as any other.
+  end("web-1", 1);
+  CHECK(states() == "1:ready 2:ready 3:ready");
+  CHECK(m->launched.back().id == "web-1");
+  CHECK(m->launched.back().life > 1'002);
+  CHECK(m->settled["web-1"] == 1'001);
+}
+
+SCENARIO_METHOD(cluster_world, "a life that was starting becomes ready later") {
+  m->left["worker"] = std::nullopt;
+  start(worker(), nullptr, {life_of(0, false)});
+  CHECK(states() == "0:starting");
+  m->ready("worker");
+  run();
+  CHECK(states() == "0:ready");
+  CHECK(m->launched.empty());
+  CHECK(m->noted["worker"].ready);
+}
+
+SCENARIO_METHOD(cluster_world, "an end in between is judged by the policy") {
+  auto spec = worker();
+  spec.restart = restart_policy::on_error;
+  const auto code = GENERATE(0, 3);
+  m->left["worker"] = ending{ending::kind::exited, code, 0, {}};
+  start(spec, nullptr, {life_of(0)});
+  CHECK(states() == (code == 0 ? "0:finished" : "0:ready"));
+  CHECK(m->launched.size() == (code == 0 ? 0 : 1));
+  CHECK(status().instances[0].restarts == (code == 0 ? 0 : 1));
+  CHECK(m->settled["worker"] == 1'000);
+}
+
+SCENARIO_METHOD(cluster_world, "who was leaving leaves") {
+  for (const auto* id : {"web-1", "web-2", "web-3"})
+    m->left[id] = std::nullopt;
+  wanted_state kept;
+  kept.desired = 2;  // the third was on its way out
+  kept.resting = {{2, false, run_state::stopped, {}}};
+  start(web(5), &kept, {life_of(1), life_of(2), life_of(3)});
+  CHECK(states() == "1:ready 2:stopped");
+  CHECK(m->launched.empty());
+  CHECK_FALSE(runs("web-2"));
+  CHECK_FALSE(runs("web-3"));
+}
+
+SCENARIO_METHOD(cluster_world, "who was being restarted is restarted") {
+  m->left["worker"] = std::nullopt;
+  auto life = life_of(0, false);
+  life.stopping = true;
+  start(worker(), nullptr, {life});
+  CHECK(states() == "0:ready");
+  CHECK(m->launched.size() == 1);
+  CHECK(status().instances[0].restarts == 1);
+}
+
+SCENARIO_METHOD(cluster_world,
+                "an end that was acted upon is not judged twice") {
+  wanted_state kept;
+  kept.desired = 1;
+  kept.resting = {{0, true, run_state::failed, "exited with code 3"}};
+  m->left["worker"] = ending{ending::kind::exited, 3, 0, {}};
+  start(worker(), &kept, {life_of(0)});
+  CHECK(states() == "0:failed");
+  CHECK(m->launched.empty());
+  CHECK(m->settled["worker"] == 1'000);
 }

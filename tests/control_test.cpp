@@ -28,11 +28,35 @@ process_spec cluster(const std::string& id, std::uint32_t instances,
   return result;
 }
 
+using release = caf::atom_constant<caf::atom("release")>;
+using fake_memory_actor = memory_actor::extend<caf::reacts_to<release>>;
+
+// A disk that takes as long as the test likes.
+fake_memory_actor::behavior_type fake_memory(
+    fake_memory_actor::pointer self,
+    std::shared_ptr<std::deque<caf::response_promise>> waiting) {
+  return {
+      [self, waiting](settle) -> caf::result<void> {
+        caf::response_promise promise = self->make_response_promise();
+        waiting->push_back(promise);
+        return promise;
+      },
+      [waiting](release) {
+        for (auto& x : std::exchange(*waiting, {}))
+          x.deliver(caf::unit);
+      },
+  };
+}
+
 // The tree that a host builds: control, then the units.
 struct control_world : fake_world {
   pup_spec spec;
   supervisor_actor root;
   std::shared_ptr<control_actor> control = std::make_shared<control_actor>();
+  std::shared_ptr<strings> warnings = std::make_shared<strings>();
+  std::shared_ptr<std::deque<caf::response_promise>> unwritten =
+      std::make_shared<std::deque<caf::response_promise>>();
+  fake_memory_actor memory;
 
   control_world() {
     spec.processes = {cluster("web", 2, 8000, 3000), process("mailer"),
@@ -40,6 +64,7 @@ struct control_world : fake_world {
   }
   ~control_world() {
     *control = nullptr;
+    unwritten->clear();
   }
 
   child_spec unit_child(const process_spec& unit) {
@@ -70,6 +95,8 @@ struct control_world : fake_world {
     args.started = now();
     args.spec = spec;
     args.launcher = world.launcher;
+    args.memory = memory;
+    args.warnings = [told = warnings] { return *told; };
     supervisor_spec tree;
     tree.limit = {};
     child_spec first;
@@ -256,7 +283,11 @@ SCENARIO("requests wait for slots") {
 
   GIVEN("a request without a goal") {
     pending.add(operation(first));
-    THEN("it is answered at once") {
+    CHECK(first.empty());
+    pending.answer_complete();
+    THEN("it is answered") {
+      CHECK(first == strings{"answer"});
+      pending.answer_complete();
       CHECK(first == strings{"answer"});
     }
   }
@@ -269,6 +300,7 @@ SCENARIO("requests wait for slots") {
     WHEN("another slot arrives, or the right one elsewhere") {
       pending.settle(3, direction::up, about("a-3", "ready"));
       pending.settle(2, direction::down, about("a-2", "stopped"));
+      pending.answer_complete();
       THEN("it waits") {
         CHECK(first.empty());
       }
@@ -276,18 +308,21 @@ SCENARIO("requests wait for slots") {
     WHEN("the slot arrives, twice") {
       pending.settle(2, direction::up, about("a-2", "ready"));
       pending.settle(2, direction::up, about("a-2", "again"));
+      pending.answer_complete();
       THEN("it is answered once, in the order of slots") {
         CHECK(first == strings{"answer", "a-1 ready", "a-2 ready"});
       }
     }
     WHEN("the slot is sent the other way") {
       pending.overtake(2, direction::down, about("a-2", "stopped later"));
+      pending.answer_complete();
       THEN("that is the answer") {
         CHECK(first == strings{"answer", "a-1 ready", "a-2 stopped later"});
       }
     }
     WHEN("the slot is sent the same way again") {
       pending.overtake(2, direction::up, about("a-2", "again"));
+      pending.answer_complete();
       THEN("it waits") {
         CHECK(first.empty());
       }
@@ -299,6 +334,7 @@ SCENARIO("requests wait for slots") {
         CHECK(failed == "sorry");
         pending.abandon(make_error(fault::actor_failed, "sorry"));
         pending.settle(2, direction::up, about("a-2", "ready"));
+        pending.answer_complete();
         CHECK(failed == "sorry");
         CHECK(first.empty());
       }
@@ -312,10 +348,12 @@ SCENARIO("requests wait for slots") {
     pending.add(std::move(x));
     pending.overtake(1, direction::down, about("a-1", "overtaken"));
     pending.add(std::move(y));
+    pending.answer_complete();
     THEN("each has its own answer") {
       CHECK(first == strings{"answer", "a-1 overtaken"});
       CHECK(second.empty());
       pending.settle(1, direction::down, about("a-1", "stopped"));
+      pending.answer_complete();
       CHECK(second == strings{"answer", "a-1 stopped"});
     }
   }
@@ -343,6 +381,46 @@ SCENARIO_METHOD(control_world, "the status of everything") {
         == static_cast<std::uint64_t>(web.instances.at(1).pid) * 1000);
   CHECK(web.instances.at(1).cpu_percent == 1.5);
   CHECK(now.units.at(1).state == run_state::ready);
+}
+
+SCENARIO_METHOD(control_world, "the status says what is wrong with pup") {
+  start();
+  CHECK(get()->value().warnings.empty());
+  *warnings = {"the disk is full"};
+  CHECK(get("web")->value().warnings == strings{"the disk is full"});
+}
+
+SCENARIO_METHOD(control_world, "a change is answered when it is written down") {
+  memory = own(sys.spawn(fake_memory, unwritten));
+  start();
+  const auto scaled = scale_to("web", 3);
+  CHECK(scaled->pending());
+  CHECK(get("web")->value().units.at(0).ready == 3);
+  CHECK(unwritten->size() == 1);
+  const auto blocked = operate_on(verb::block, "mailer");
+  CHECK(blocked->pending());
+  THEN("the disk has taken it") {
+    caf::anon_send(memory, release::value);
+    run();
+    CHECK(scaled->value().to == 3);
+    CHECK(blocked->value().outcomes.size() == 1);
+  }
+  THEN("the disk is stuck, and nobody waits for ever") {
+    advance(5s - 1ns);
+    CHECK(scaled->pending());
+    advance(1ns);
+    CHECK(scaled->value().to == 3);
+    CHECK_FALSE(blocked->pending());
+  }
+  THEN("there is no memory any more") {
+    caf::anon_send_exit(memory, caf::exit_reason::kill);
+    unwritten->clear();
+    run();
+    CHECK(operate_on(verb::unblock, "mailer")->value().outcomes.size() == 1);
+    advance(5s);
+    CHECK_FALSE(scaled->pending());
+  }
+  memory = nullptr;
 }
 
 SCENARIO_METHOD(control_world, "the status of some") {

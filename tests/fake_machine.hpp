@@ -17,6 +17,15 @@
 
 namespace pup::test {
 
+/// To the fake proxy: the oldest published set is in effect now.
+struct apply_oldest {};
+
+}  // namespace pup::test
+
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::test::apply_oldest)
+
+namespace pup::test {
+
 using strings = std::vector<std::string>;
 
 struct fake_process {
@@ -42,6 +51,11 @@ struct machine {
   // What the network does.
   std::map<std::string, std::string> refusals;     // by cluster
   std::map<std::uint32_t, std::uint64_t> clients;  // open ones by slot
+  std::map<std::uint16_t, std::string> faults;     // of health checks, by port
+  std::size_t probes = 0;
+  bool applies = true;  // published sets at once; else apply_oldest does
+  std::deque<caf::response_promise> publications;
+  bool counts = true;  // false: as in mode inherit
 
   strings log;
   std::vector<launch> launched;  // every request that began
@@ -49,6 +63,10 @@ struct machine {
   std::map<std::string, std::deque<fake_process>> waiting;
   std::map<std::string, fake_listener> listeners;
   std::int32_t last_pid = 100;
+  /// What an earlier supervisor has left, and how it ended if it has.
+  std::map<std::string, std::optional<ending>> left;
+  std::map<std::string, note_life> noted;
+  std::map<std::string, std::uint64_t> settled;
 
   void begin(fake_process x) {
     const auto id = x.request.id;
@@ -63,6 +81,21 @@ struct machine {
       exec(id);
     if (launches && becomes_ready)
       ready(id);
+  }
+
+  /// A life of an earlier supervisor: what it has got to is told again.
+  void go_on(fake_process x) {
+    const auto id = x.request.id;
+    const auto life = x.request.life;
+    log.push_back("adopt " + id);
+    if (const auto i = left.find(id); i == left.end()) {
+      caf::anon_send(x.owner, process_ended{life, {}});
+    } else if (i->second) {
+      caf::anon_send(x.owner, process_ended{life, *i->second});
+    } else {
+      x.pid = ++last_pid;
+      processes[id] = std::move(x);
+    }
   }
 
   void exec(const std::string& id) {
@@ -148,7 +181,8 @@ struct machine {
   }
 
   void idle(const std::string& cluster, const backend_entry& b) {
-    caf::anon_send(listeners[cluster].facts_to, backend_idle{b.slot, b.life});
+    caf::anon_send(listeners[cluster].facts_to,
+                   backend_idle{b.slot, b.life, b.drain});
   }
 
   /// The last client of a draining instance leaves.
@@ -162,6 +196,7 @@ struct machine {
   traffic count(const std::string& cluster) {
     traffic result;
     const auto& l = listeners[cluster];
+    result.counted = counts;
     result.port = l.open ? l.spec.common_port : std::uint16_t{0};
     for (const auto& b : l.backends)
       result.backends.push_back({b.slot, b.life, clients[b.slot], 10});
@@ -186,7 +221,18 @@ inline launcher_actor::behavior_type fake_launcher(launcher_actor::pointer self,
         self->monitor(owner);
         m->begin({std::move(x), owner});
       },
+      [self, m](adopt& x, const instance_actor& owner) {
+        self->monitor(owner);
+        m->go_on({std::move(x.request), owner});
+      },
+      [m](const note_life& x) { m->noted[x.id] = x; },
+      [m](const settle_life& x) { m->settled[x.id] = x.life; },
       [m](const send_signal& x) { m->signal(x); },
+      [m](const probe_server& x) {
+        const auto i = m->faults.find(x.port);
+        ++m->probes;
+        return probed{i == m->faults.end() ? std::string{} : i->second};
+      },
       [](const sample_usage& x) {
         std::vector<usage> result;
         for (const auto pid : x.pids)
@@ -196,8 +242,10 @@ inline launcher_actor::behavior_type fake_launcher(launcher_actor::pointer self,
   };
 }
 
-inline proxy_actor::behavior_type fake_proxy(proxy_actor::pointer self,
-                                             machine_ptr m) {
+using fake_proxy_actor = proxy_actor::extend<caf::reacts_to<apply_oldest>>;
+
+inline fake_proxy_actor::behavior_type fake_proxy(
+    fake_proxy_actor::pointer self, machine_ptr m) {
   self->set_default_handler(caf::drop);
   return {
       [m](const open_listener& x,
@@ -211,13 +259,24 @@ inline proxy_actor::behavior_type fake_proxy(proxy_actor::pointer self,
         l.spec = x.spec;
         return listener_opened{x.spec.common_port};
       },
-      [m](const publish_backends& x) { m->publish(x); },
+      [self, m](const publish_backends& x) -> caf::result<void> {
+        m->publish(x);
+        if (m->applies)
+          return caf::unit;
+        caf::response_promise promise = self->make_response_promise();
+        m->publications.push_back(promise);
+        return promise;
+      },
       [m](const close_listener& x) {
         auto& l = m->listeners[x.cluster];
         if (std::exchange(l.open, false))
           m->log.push_back("close " + x.cluster);
       },
       [m](const get_traffic& x) { return m->count(x.cluster); },
+      [m](apply_oldest) {
+        m->publications.front().deliver(caf::unit);
+        m->publications.pop_front();
+      },
   };
 }
 
@@ -229,6 +288,7 @@ struct fake_world : virtual_time {
     // Handles of instances and balancers would outlive their system.
     for (auto& x : m->listeners)
       x.second.facts_to = nullptr;
+    m->publications.clear();
   }
 };
 

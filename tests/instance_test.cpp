@@ -14,7 +14,10 @@ cluster_actor::behavior_type fake_parent(
   return {
       [](const scale&) { return scale_report{}; },
       [](const operate_unit&) { return report{}; },
+      [](const signal_slots&) { return report{}; },
       [](const get_unit_status&) { return unit_status{}; },
+      [](const reconfigure&) { return reconfigured{}; },
+      [](const get_unit_history&) { return history_report{}; },
       [facts](const instance_launched& x) {
         facts->push_back("launched " + std::to_string(x.slot) + '/'
                          + std::to_string(x.life) + " pid "
@@ -24,8 +27,28 @@ cluster_actor::behavior_type fake_parent(
         facts->push_back("ready " + std::to_string(x.slot) + '/'
                          + std::to_string(x.life) + ' ' + x.address);
       },
+      [facts](const instance_health& x) {
+        facts->push_back("health " + std::to_string(x.slot) + '/'
+                         + std::to_string(x.life) + ' '
+                         + (x.fault.empty() ? "good" : x.fault));
+      },
+      [](const backends_assigned&) {},
+      [](const backend_reachable&) {},
+      [facts](const instance_said& x) {
+        facts->push_back("said " + std::to_string(x.slot) + '/'
+                         + std::to_string(x.life) + ' ' + x.status
+                         + (x.stopping ? " stopping" : ""));
+      },
+      [facts](const instance_outgrew& x) {
+        facts->push_back("outgrew " + std::to_string(x.slot) + '/'
+                         + std::to_string(x.life) + ' ' + x.text);
+      },
       [](const backend_drained&) {},
       [](const listener_changed&) {},
+      [](const report_to&) {},
+      [](const launch_granted&) {},
+      [](const launch_delayed&) {},
+      [](const steer&) {},
   };
 }
 
@@ -41,8 +64,14 @@ struct instance_world : fake_world {
     m->obeys = false;
   }
 
+  std::optional<health_check> health;
+  std::function<void(instance_args&)> more;
+
   void start(std::chrono::milliseconds grace = 0ms) {
     instance_args args;
+    args.health = health;
+    args.request.port = 8002;
+    args.request.ready = ready_condition::port;
     args.request.id = "web-3";
     args.request.life = 7;
     args.slot = 3;
@@ -51,6 +80,8 @@ struct instance_world : fake_world {
     args.stop_signal = 2;
     args.ready_timeout = 10s;
     args.launcher = world.launcher;
+    if (more)
+      more(args);
     auto result = std::make_shared<instance_actor>();
     std::function<void(cluster_actor::pointer)> init =
         [args, result](cluster_actor::pointer self) {
@@ -330,4 +361,343 @@ SCENARIO_METHOD(instance_world, "an instance without a launcher ends") {
   run();
   REQUIRE(gone());
   CHECK(to_string(**end) == "its actor failed (the launcher has ended)");
+}
+
+// -- health -------------------------------------------------------------------
+
+SCENARIO_METHOD(instance_world, "health checks come between ready and stop") {
+  health.emplace();
+  start();
+  m->exec("web-3");
+  advance(5s);
+  CHECK(m->probes == 0);
+  m->ready("web-3");
+  run();
+  advance(1s - 1ms);
+  CHECK(m->probes == 0);
+  advance(1ms);
+  CHECK(m->probes == 1);
+  advance(9s);
+  CHECK(m->probes == 10);
+  CHECK(facts->size() == 2);  // good news is no news
+  stop();
+  advance(3s);
+  CHECK(m->probes == 10);
+}
+
+SCENARIO_METHOD(instance_world,
+                "a failed check makes a suspect, good ones end it") {
+  health.emplace();
+  start();
+  to_ready();
+  facts->clear();
+  m->faults[8002] = "no answer";
+  advance(1s);
+  CHECK(*facts == strings{"health 3/7 no answer"});
+  advance(1s);  // the second in a row is no news
+  m->faults.clear();
+  advance(1s);
+  CHECK(facts->size() == 1);
+  m->faults[8002] = "no answer";
+  advance(1s);  // neither count goes on
+  m->faults.clear();
+  advance(2s);
+  CHECK(*facts == strings{"health 3/7 no answer", "health 3/7 good"});
+  CHECK_FALSE(gone());
+}
+
+SCENARIO_METHOD(instance_world, "too many failed checks end a life") {
+  health.emplace();
+  health->timeout = 700ms;
+  m->faults[8002] = "no answer";
+
+  GIVEN("a process that does not hear signals any more") {
+    start();
+    to_ready();
+    m->take_log();
+    advance(3s);
+    CHECK(m->take_log() == strings{"signal web-3 2"});
+    advance(700ms - 1ms);
+    CHECK(m->log.empty());
+    advance(1ms);  // not after its stop_timeout of 5 s
+    CHECK(m->take_log() == strings{"signal web-3 9"});
+    REQUIRE(gone());
+    CHECK((*end)->what == ending::kind::unhealthy);
+    CHECK(to_string(**end) == "failed 3 health checks in a row: no answer");
+  }
+  GIVEN("one that does") {
+    m->obeys = true;
+    health->unhealthy_after = 1;
+    start();
+    to_ready();
+    advance(1s);
+    REQUIRE(gone());
+    CHECK((*end)->what == ending::kind::unhealthy);
+    CHECK(to_string(**end) == "failed 1 health checks in a row: no answer");
+  }
+}
+
+// -- hooks, readiness by a command, watchdog, time-out
+// -------------------------
+
+namespace {
+
+command_spec command(const std::string& name) {
+  command_spec result;
+  result.argv = {name};
+  result.timeout = 3s;
+  return result;
+}
+
+struct life_world : instance_world {
+  void start(const std::function<void(instance_args&)>& change) {
+    more = change;
+    instance_world::start();
+  }
+
+  // The only process whose id begins so.
+  std::string task(const std::string& name) const {
+    for (const auto& [id, x] : m->processes)
+      if (id.starts_with("web-3!" + name + '.'))
+        return id;
+    return "none";
+  }
+
+  void end_task(const std::string& name, int code) {
+    m->exit(task(name), code);
+    run();
+  }
+};
+
+}  // namespace
+
+SCENARIO_METHOD(life_world, "preStart comes before the process") {
+  start([](auto& x) { x.hooks.pre_start = command("prepare"); });
+  CHECK(m->take_log() == strings{"launch web-3!preStart.7.1"});
+  CHECK(m->launched.back().env.at("PUP_HOOK") == "preStart");
+  THEN("which is started when it succeeds") {
+    end_task("preStart", 0);
+    CHECK(m->take_log() == only_launched);
+  }
+  THEN("which is never started when it fails") {
+    end_task("preStart", 3);
+    REQUIRE(gone());
+    CHECK(to_string(**end) == "hook preStart: exited with code 3");
+    CHECK(m->log.empty());
+  }
+  THEN("it is killed when it takes too long") {
+    advance(3s);
+    REQUIRE(gone());
+    CHECK(to_string(**end) == "hook preStart: took longer than 3000 ms");
+    CHECK(m->processes.empty());
+  }
+  THEN("a stop ends it") {
+    stop();
+    CHECK(gone());
+    CHECK(m->processes.empty());
+  }
+}
+
+SCENARIO_METHOD(life_world, "postStart comes before ready is told") {
+  start([](auto& x) { x.hooks.post_start = command("announce"); });
+  to_ready();
+  CHECK(*facts == strings{"launched 3/7 pid 101"});
+  THEN("and has to succeed") {
+    end_task("postStart", 0);
+    CHECK(facts->back() == "ready 3/7 127.0.0.1");
+  }
+  THEN("a failure stops the process") {
+    end_task("postStart", 1);
+    CHECK(m->log.back() == "signal web-3 2");
+    m->exit("web-3", 0);
+    run();
+    CHECK(to_string(**end) == "hook postStart: exited with code 1");
+  }
+}
+
+SCENARIO_METHOD(life_world, "preStop and postStop surround the end") {
+  start([](auto& x) {
+    x.hooks.pre_stop = command("goodbye");
+    x.hooks.post_stop = command("sweep");
+  });
+  to_ready();
+  m->take_log();
+  THEN("of a process that is stopped") {
+    stop();
+    CHECK(m->take_log() == strings{"launch web-3!preStop.7.1"});
+    end_task("preStop", 9);  // it is stopped all the same
+    CHECK(m->take_log() == strings{"signal web-3 2"});
+    m->exit("web-3", 4);
+    run();
+    CHECK_FALSE(gone());
+    CHECK(m->launched.back().env.at("PUP_HOOK") == "postStop");
+    CHECK(m->launched.back().env.at("PUP_EXIT_CODE") == "4");
+    end_task("postStop", 0);
+    REQUIRE(gone());
+    CHECK((*end)->code == 4);
+  }
+  THEN("of a process that ends by itself, which no stop precedes") {
+    m->end("web-3", {ending::kind::signalled, 0, 11, {}});
+    run();
+    CHECK(m->launched.back().env.at("PUP_HOOK") == "postStop");
+    CHECK(m->launched.back().env.at("PUP_EXIT_SIGNAL") == "11");
+    stop();  // changes nothing any more
+    CHECK_FALSE(gone());
+    advance(3s);
+    REQUIRE(gone());
+    CHECK((*end)->signal == 11);
+  }
+  THEN("a hook that hangs delays the stop by its time-out, no longer") {
+    stop();
+    advance(2999ms);
+    CHECK(m->take_log() == strings{"launch web-3!preStop.7.1"});
+    advance(1ms);
+    CHECK(m->log.back() == "signal web-3 2");
+  }
+}
+
+SCENARIO_METHOD(life_world, "a command decides when it is ready") {
+  start([](auto& x) { x.ready_command = command("check"); });
+  to_ready();
+  CHECK(m->log.back() == "launch web-3!ready.7.1");
+  end_task("ready", 1);
+  CHECK(facts->back() == "said 3/7 readiness: exited with code 1");
+  advance(99ms);
+  CHECK(task("ready") == "none");
+  advance(1ms);
+  end_task("ready", 1);
+  advance(199ms);
+  CHECK(task("ready") == "none");
+  advance(1ms);
+  THEN("the first success counts") {
+    end_task("ready", 0);
+    CHECK(facts->back() == "ready 3/7 127.0.0.1");
+    advance(60s);
+    CHECK(task("ready") == "none");
+  }
+  THEN("the time for readiness runs all the while") {
+    m->obeys = true;
+    advance(10s);
+    REQUIRE(gone());
+    CHECK((*end)->what == ending::kind::not_ready);
+    CHECK(m->processes.empty());
+  }
+}
+
+SCENARIO_METHOD(life_world, "a watchdog wants to be fed once it is ready") {
+  start([](auto& x) { x.request.watchdog = 500ms; });
+  m->exec("web-3");
+  run();
+  advance(5s);
+  CHECK_FALSE(gone());
+  m->ready("web-3");
+  run();
+  const auto say = [this](process_said what) {
+    what.life = 7;
+    caf::anon_send(m->processes.at("web-3").owner, what);
+    run();
+  };
+  process_said alive;
+  alive.alive = true;
+  advance(499ms);
+  say(alive);
+  advance(499ms);
+  CHECK(m->log == only_launched);
+  THEN("silence ends the process") {
+    advance(1ms);
+    CHECK(m->log.back() == "signal web-3 2");
+    m->exit("web-3", 0);
+    run();
+    CHECK((*end)->what == ending::kind::unhealthy);
+    CHECK(to_string(**end) == "its watchdog has been silent for 500 ms");
+  }
+  THEN("so does trouble, at once") {
+    process_said trouble;
+    trouble.trouble = true;
+    say(trouble);
+    CHECK(m->log.back() == "signal web-3 2");
+  }
+  THEN("what it says is passed on") {
+    process_said words;
+    words.status = "reading 5 of 7";
+    words.stopping = true;
+    say(words);
+    CHECK(facts->back() == "said 3/7 reading 5 of 7 stopping");
+  }
+}
+
+SCENARIO_METHOD(life_world, "a run has an end") {
+  start([](auto& x) { x.run_timeout = 20s; });
+  to_ready();
+  advance(19'999ms);
+  CHECK(m->log == only_launched);
+  advance(1ms);
+  CHECK(m->log.back() == "signal web-3 2");
+  advance(5s);
+  REQUIRE(gone());
+  CHECK(to_string(**end) == "ran longer than its timeout of 20000 ms");
+}
+
+SCENARIO_METHOD(life_world,
+                "a life that outgrows its memory tells its cluster") {
+  start([](auto& x) { x.request.max_memory = 5; });
+  to_ready();
+  CHECK(m->processes.at("web-3").request.max_memory == 5);
+  const auto tell = [this](std::uint64_t life) {
+    caf::anon_send(m->processes.at("web-3").owner,
+                   process_outgrew{life, "used 6"});
+    run();
+  };
+  const auto before = facts->size();
+  tell(6);
+  CHECK(facts->size() == before);
+  tell(7);
+  CHECK(facts->back() == "outgrew 3/7 used 6");
+}
+
+// -- pup itself stood still ---------------------------------------------------
+
+SCENARIO_METHOD(instance_world, "nobody is judged by a time pup did not see") {
+  GIVEN("a process that owes its readiness") {
+    start();
+    m->exec("web-3");
+    run();
+    scheduler.clock().advance_time(60s);  // stopped for a minute
+    run();
+    CHECK(m->take_log() == only_launched);
+    THEN("it may have become ready meanwhile") {
+      m->ready("web-3");
+      run();
+      CHECK(facts->back() == "ready 3/7 127.0.0.1");
+      advance(1h);
+      CHECK(m->take_log().empty());
+    }
+    THEN("it has its whole time once more, and no more than that") {
+      advance(10s - 1ns);
+      CHECK(m->take_log().empty());
+      scheduler.clock().advance_time(60s);
+      run();
+      CHECK(m->take_log() == strings{"signal web-3 2"});
+    }
+  }
+  GIVEN("one that owes a word to its watchdog") {
+    more = [](instance_args& x) { x.request.watchdog = 500ms; };
+    start();
+    to_ready();
+    m->take_log();
+    scheduler.clock().advance_time(10s);
+    run();
+    THEN("what it has said meanwhile counts") {
+      caf::anon_send(instance, process_said{7, false, true, false, {}});
+      run();
+      advance(500ms - 1ns);
+      CHECK(m->take_log().empty());
+      advance(1ns);
+      CHECK(m->take_log() == strings{"signal web-3 2"});
+    }
+    THEN("silence still ends it") {
+      advance(500ms);
+      CHECK(m->take_log() == strings{"signal web-3 2"});
+    }
+  }
 }

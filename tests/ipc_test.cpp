@@ -353,7 +353,7 @@ private:
       return;
     ++heard_;
     auto other_node = words;
-    other_node[5] = static_cast<char>(random_());
+    other_node[9] = static_cast<char>(random_());
     if (below(2) == 0)
       transmit(fd, header(1, other_node.size(), 0) + other_node);
     for (auto frames = below(6); frames > 0; --frames) {
@@ -385,12 +385,12 @@ TEST_CASE("child: serve", "[.child]") {
   node here{ipc_role::server};
   auto published =
       publish(here.sys, variable("TEST_SOCKET"),
-              here.speak(variable("TEST_SPEAKER"), [] { report("parked"); }));
+              here.speak(variable("TEST_SPEAKER"), [] { test::report("parked"); }));
   if (!published) {
-    report(ipc_text(published.error()));
+    test::report(ipc_text(published.error()));
     return;
   }
-  report("ready");
+  test::report("ready");
   // Each order toggles between no descriptor to spare and plenty.
   std::vector<unique_fd> taken;
   while (await_order()) {
@@ -398,7 +398,7 @@ TEST_CASE("child: serve", "[.child]") {
       taken = take_all_descriptors();
     else
       taken.clear();
-    report(taken.empty() ? "fed" : "starving");
+    test::report(taken.empty() ? "fed" : "starving");
   }
 }
 
@@ -408,7 +408,7 @@ TEST_CASE("child: visit", "[.child]") {
   client_node here;
   auto peer = here.dial(variable("TEST_SOCKET"));
   auto code = code_of(peer);
-  report(peer ? "served"
+  test::report(peer ? "served"
               : std::to_string(code ? static_cast<int>(*code) : -1) + " "
                     + ipc_text(peer.error()));
 }
@@ -718,15 +718,59 @@ SCENARIO("the known killers of CAF's broker are refused one by one") {
 SCENARIO("at most 256 peers are connected at once") {
   served_elsewhere f;
   std::vector<unique_fd> peers;
-  for (std::size_t i = 0; i < ipc_peers; ++i) {
-    peers.push_back(raw_client(f.path));
-    REQUIRE(peers.back());
-    REQUIRE(receive(peers.back().get(), 32).size() == 32);
+  bool refused = false;
+  // Some more than fit: one may be taken for the server itself.
+  for (std::size_t i = 0; i < ipc_peers + 8 && !refused; ++i) {
+    auto fd = raw_client(f.path);
+    REQUIRE(fd);
+    // Greets as each node does: with the server's words, and its own number.
+    auto hello = receive(fd.get(), 32);
+    refused = hello.size() < 32;
+    if (refused)
+      break;
+    auto words =
+        receive(fd.get(), static_cast<unsigned char>(hello[7])
+                              + 256u * static_cast<unsigned char>(hello[6]));
+    REQUIRE(words.size() > 12);
+    words[9] = static_cast<char>(i);
+    words[10] = static_cast<char>(i / 256);  // of its process id
+    transmit(fd.get(), header(1, words.size(), 0) + words);
+    peers.push_back(std::move(fd));
   }
-  auto refused = client_node{}.dial(f.path);
-  CHECK(code_of(refused) == ipc_errc::connection_lost);
-  peers.pop_back();
+  CHECK(refused);
+  CHECK(peers.size() >= ipc_peers);
+  CHECK(code_of(client_node{}.dial(f.path)) == ipc_errc::connection_lost);
+  peers.clear();
   CHECK(eventually([&f] { return client_node{}.visit(f.path) == "s:x"; }));
+}
+
+SCENARIO("10,000 who connect and are silent keep nobody out") {
+  constexpr std::size_t many = 10'000;
+  rlimit limit{};
+  check(::getrlimit(RLIMIT_NOFILE, &limit) == 0, "getrlimit");
+  if (limit.rlim_max < many + 1'000) {
+    WARN("skipped: at most " << limit.rlim_max << " descriptors");
+    return;
+  }
+  const auto before = limit.rlim_cur;
+  served_elsewhere f;
+  limit.rlim_cur = many + 1'000;
+  check(::setrlimit(RLIMIT_NOFILE, &limit) == 0, "setrlimit");
+  std::vector<unique_fd> silent;
+  for (std::size_t i = 0; i < many; ++i) {
+    silent.push_back(raw_client(f.path));
+    REQUIRE(silent.back());
+    if (i % 3 == 0)
+      transmit(silent.back().get(), header(1, 40).substr(0, 20));
+    if (i % 2'000 == 0)
+      CHECK(eventually([&f] { return client_node{}.visit(f.path) == "s:x"; }));
+  }
+  CHECK(eventually([&f] { return client_node{}.visit(f.path) == "s:x"; }));
+  CHECK(open_descriptors(f.server->pid()) < 2 * ipc_peers);
+  silent.clear();
+  CHECK(client_node{}.visit(f.path) == "s:x");
+  limit.rlim_cur = before;
+  check(::setrlimit(RLIMIT_NOFILE, &limit) == 0, "setrlimit");
 }
 
 SCENARIO("only the same user and root get through, in both directions") {
@@ -778,6 +822,13 @@ SCENARIO("a server out of descriptors drops new peers, rests, and recovers") {
   REQUIRE(peer);
   f.server->order("x");
   REQUIRE(f.server->line() == "starving");
+  // What is held in reserve lets a command through, again and again.
+  for (int i = 0; i < 10; ++i)
+    CHECK(eventually([&f] { return client_node{}.visit(f.path) == "s:x"; }));
+  // Nobody else stays in the queue.
+  std::vector<unique_fd> silent;
+  for (int i = 0; i < 3; ++i)
+    silent.push_back(raw_client(f.path));
   for (int i = 0; i < 50; ++i) {
     auto fd = raw_client(f.path);
     REQUIRE(fd);
@@ -789,6 +840,8 @@ SCENARIO("a server out of descriptors drops new peers, rests, and recovers") {
   auto before = ticks_of(f.server->pid());
   std::this_thread::sleep_for(500ms);
   CHECK(ticks_of(f.server->pid()) - before < 25);
+  silent.clear();
+  CHECK(eventually([&f] { return client_node{}.visit(f.path) == "s:x"; }));
   f.server->order("x");
   REQUIRE(f.server->line() == "fed");
   CHECK(client_node{}.visit(f.path) == "s:x");

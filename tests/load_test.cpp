@@ -58,6 +58,14 @@ struct fake_world {
       programs_asked.push_back({program, path, cwd});
       return find(program_problems, program);
     };
+    result.time_zone_problem = [](const std::string& name) {
+      return name == "Moon" ? std::pair<std::string, std::string>{"no zone",
+                                                                  "use UTC"}
+                            : std::pair<std::string, std::string>{};
+    };
+    result.pattern_problem = [](const std::string& pattern) {
+      return pattern == "up (on" ? "missing ): up (on" : "";
+    };
     result.processors = processors;
     return result;
   }
@@ -311,7 +319,7 @@ const std::vector<bad_config>
           R"(pup.json:1:2: apps: `apps` is not a key of the configuration; did you mean `processes`?)"}},
         {std::string{
              R"({"zzzzzz": 1, "processes": [{"id": "a", "cmd": "x"}]})"sv},
-         {R"(pup.json:1:2: zzzzzz: `zzzzzz` is not a key of the configuration; remove it or use `$schema`, `name`, `processes`, `terminateTimeout` or `terminateGracePeriod`)"}},
+         {R"(pup.json:1:2: zzzzzz: `zzzzzz` is not a key of the configuration; remove it or use `$schema`, `name`, `processes`, `logger`, `watcher`, `ipc`, `terminateTimeout`, `terminateGracePeriod`, `groups` or `startConcurrency`)"}},
         {std::string{
              R"({"$schema": 5, "processes": [{"id": "a", "cmd": "x"}]})"sv},
          {R"(pup.json:1:13: $schema: 5 is not a string; put it in double quotes)"}},
@@ -351,7 +359,7 @@ const std::vector<bad_config>
          {R"(pup.json:1:42: processes[0].restart_limit: `restart_limit` is not a key of a process; did you mean `restartLimit`?)"}},
         {in_process(R"("Cwd": "/")"sv),
          {R"(pup.json:1:42: processes[0].Cwd: `Cwd` is not a key of a process; did you mean `cwd`?)"}},
-        {in_process(R"("completely other": 1)"sv), {R"(pup.json:1:42: processes[0]["completely other"]: `completely other` is not a key of a process; remove it or use `id`, `cmd`, `cwd`, `env`, `path`, `autostart`, `restart`, `restartDelayMs`, `restartMaxDelayMs`, `restartLimit`, `restartPeriodMs`, `terminateGracePeriod`, `terminateTimeout`, `stopSignal`, `ready`, `readyTimeoutMs`, `successExitCodes`, `noRestartExitCodes`, `loadBalancerStrategy` or `cluster`)"}},
+        {in_process(R"("completely other": 1)"sv), {R"(pup.json:1:42: processes[0]["completely other"]: `completely other` is not a key of a process; remove it or use `id`, `cmd`, `cwd`, `env`, `path`, `autostart`, `restart`, `restartDelayMs`, `restartMaxDelayMs`, `restartLimit`, `restartPeriodMs`, `terminateGracePeriod`, `terminateTimeout`, `stopSignal`, `readyTimeoutMs`, `watchdogMs`, `timeout`, `maxAgeMs`, `successExitCodes`, `noRestartExitCodes`, `loadBalancerStrategy`, `cluster`, `logger`, `ready`, `notify`, `hooks`, `cron`, `terminate`, `timeZone`, `overrun`, `watch`, `user`, `group`, `supplementaryGroups`, `umask`, `limits`, `nice`, `oomScoreAdjust`, `ioClass`, `ioPriority`, `noNewPrivileges`, `memoryMax`, `cpuMax`, `pidsMax`, `maxMemory`, `pidFile`, `envFile`, `dependsOn`, `supervisor` or `significant`)"}},
         {in_cluster(R"("port": 80)"sv),
          {R"(pup.json:1:54: processes[0].cluster.port: `port` is not a key of a cluster; did you mean `commonPort` or `startPort`?)"}},
         {in_cluster(R"("instnces": 2)"sv),
@@ -361,7 +369,7 @@ const std::vector<bad_config>
         {in_cluster(R"("id": "x")"sv),
          {R"(pup.json:1:54: processes[0].cluster.id: `id` is not a key of a cluster; move it out of `cluster`)"}},
         {in_cluster(R"("qqqqqqq": 1)"sv),
-         {R"(pup.json:1:54: processes[0].cluster.qqqqqqq: `qqqqqqq` is not a key of a cluster; remove it or use `instances`, `startPort`, `processStartPort`, `commonPort`, `commonHost`, `strategy`, `mode`, `drainTimeoutMs`, `maxConnections`, `idleTimeoutMs` or `connectTimeoutMs`)"}},
+         {R"(pup.json:1:54: processes[0].cluster.qqqqqqq: `qqqqqqq` is not a key of a cluster; remove it or use `instances`, `startPort`, `processStartPort`, `commonPort`, `commonHost`, `strategy`, `mode`, `drainTimeoutMs`, `maxConnections`, `idleTimeoutMs`, `connectTimeoutMs`, `healthCheck`, `proxyProtocol`, `maxSurge` or `maxUnavailable`)"}},
     };
 
 const std::vector<bad_config> id_cases{
@@ -467,10 +475,10 @@ const std::vector<bad_config> command_cases{
      {R"(pup.json:1:49: processes[0].env: an array is not an object; write an object such as {"LANG": "C"})"}},
     {in_process(
          R"("env": {"A": 5, "B": true, "C": null, "D": "%{x}", "E=F": "x", "": "x", "G": "a\u0000", "H": "%{port}", "I": "%{env:NOPE}", "J": "x", "J": "y"})"sv),
-     {R"(pup.json:1:55: processes[0].env.A: 5 is not a string; put it in double quotes)",
-      R"(pup.json:1:63: processes[0].env.B: true is not a string; put it in double quotes)",
-      R"(pup.json:1:74: processes[0].env.C: null is not a string; write text in double quotes)",
-      R"(pup.json:1:85: processes[0].env.D: %{x} is unknown; use %{port}, %{index}, %{id} or %{env:NAME}, or write %%{ for a literal %{)",
+     {R"(pup.json:1:55: processes[0].env.A: is not a string; write text in double quotes)",
+      R"(pup.json:1:63: processes[0].env.B: is not a string; write text in double quotes)",
+      R"(pup.json:1:74: processes[0].env.C: is not a string; write text in double quotes)",
+      R"(pup.json:1:85: processes[0].env.D: holds an unknown or unclosed %{...}; use %{port}, %{index}, %{id} or %{env:NAME}, or write %%{ for a literal %{)",
       R"(pup.json:1:100: processes[0].env["E=F"]: `E=F` cannot name a variable; use a name without = and NUL)",
       R"(pup.json:1:109: processes[0].env[""]: `` cannot name a variable; use a name without = and NUL)",
       R"(pup.json:1:119: processes[0].env.G: holds a NUL character, which no variable can; remove \u0000)",
@@ -553,7 +561,7 @@ const std::vector<bad_config> restart_cases{
     {in_process(R"("ready": {})"sv),
      {R"(pup.json:1:51: processes[0].ready.type: is missing; add "port" or "spawn")"}},
     {in_process(R"("ready": {"type": 5})"sv),
-     {R"(pup.json:1:60: processes[0].ready.type: 5 is not a kind of readiness; use "port" or "spawn")"}},
+     {R"(pup.json:1:60: processes[0].ready.type: 5 is not a kind of readiness; use "port", "http", "notify", "fd", "log", "exec" or "spawn")"}},
     {in_process(R"("ready": {"type": "prot"})"sv),
      {R"(pup.json:1:60: processes[0].ready.type: "prot" is not a kind of readiness; did you mean "port"?)"}},
     {in_process(R"("ready": {"type": "port"})"sv),
@@ -565,15 +573,29 @@ const std::vector<bad_config> restart_cases{
     {in_process(R"("ready": {"type": "spawn", "tpye": "/"})"sv),
      {R"(pup.json:1:69: processes[0].ready.tpye: `tpye` is not a key of `ready`; did you mean `type`?)"}},
     {in_process(R"("ready": {"type": "http", "path": "/"})"sv),
-     {R"(pup.json:1:60: processes[0].ready.type: `http` is not supported yet; use "port" or "spawn")"}},
-    {in_process(R"("ready": {"type": "notify"})"sv),
-     {R"(pup.json:1:60: processes[0].ready.type: `notify` is not supported yet; use "port" or "spawn")"}},
-    {in_process(R"("ready": {"type": "fd"})"sv),
-     {R"(pup.json:1:60: processes[0].ready.type: `fd` is not supported yet; use "port" or "spawn")"}},
-    {in_process(R"("ready": {"type": "log", "pattern": "x"})"sv),
-     {R"(pup.json:1:60: processes[0].ready.type: `log` is not supported yet; use "port" or "spawn")"}},
-    {in_process(R"("ready": {"type": "exec", "cmd": "x"})"sv),
-     {R"(pup.json:1:60: processes[0].ready.type: `exec` is not supported yet; use "port" or "spawn")"}},
+     {R"(pup.json:1:60: processes[0].ready.type: `http` needs a port, and there is none; add a cluster with startPort or use `spawn`)"}},
+    {in_process(R"("ready": {"type": "notify", "cmd": "x"})"sv),
+     {R"(pup.json:1:70: processes[0].ready.cmd: has no effect with type "notify"; remove it)"}},
+    {in_process(R"("ready": {"type": "fd"}, "watchdogMs": 1)"sv),
+     {R"(pup.json:1:81: processes[0].watchdogMs: does not go together with ready `fd`; use ready `notify`, or remove it)"}},
+    {in_process(R"("ready": {"type": "exec"})"sv),
+     {R"(pup.json:1:51: processes[0].ready.cmd: is missing; add a command)"}},
+    {in_process(R"("ready": {"type": "exec", "cmd": []})"sv),
+     {R"(pup.json:1:75: processes[0].ready.cmd: is empty; name a program)"}},
+    {in_process(R"("ready": {"type": "exec", "cmd": ["x", "%{prot}"]})"sv),
+     {R"(pup.json:1:81: processes[0].ready.cmd[1]: %{prot} is unknown; did you mean %{port}?)"}},
+    {in_cluster(R"("startPort": 1}, "ready": {"type": "http", "path": "x")"sv),
+     {R"(pup.json:1:105: processes[0].ready.path: `x` is not the path of a request; use one such as "/health", without blanks)"}},
+    {in_process(R"("ready": {"type": "spawn"}, "notify": true)"sv),
+     {R"(pup.json:1:80: processes[0].notify: contradicts ready.type; remove one of them)"}},
+    {in_process(R"("ready": {"type": "log"})"sv),
+     {R"(pup.json:1:51: processes[0].ready.pattern: is missing; add a regular expression)"}},
+    {in_process(R"("ready": {"type": "log", "pattern": ""})"sv),
+     {R"(pup.json:1:78: processes[0].ready.pattern: is empty; write a regular expression)"}},
+    {in_process(R"("ready": {"type": "log", "pattern": "up (on"})"sv),
+     {R"(pup.json:1:78: processes[0].ready.pattern: is no regular expression: missing ): up (on; write one as RE2 understands it, such as "[Ll]istening")"}},
+    {in_process(R"("ready": {"type": "log", "pattern": 5})"sv),
+     {R"(pup.json:1:78: processes[0].ready.pattern: 5 is not a string; put it in double quotes)"}},
 };
 
 const std::
@@ -642,22 +664,33 @@ const std::
             {in_cluster(R"("strategy": "round_robin")"sv),
              {R"(pup.json:1:66: processes[0].cluster.strategy: "round_robin" is not a strategy; did you mean "round-robin"?)"}},
             {in_cluster(R"("strategy": "fastest")"sv),
-             {R"(pup.json:1:66: processes[0].cluster.strategy: "fastest" is not a strategy; use "round-robin", "source-ip-hash", "ip-hash", "least-connections" or "random")"}},
+             {R"(pup.json:1:66: processes[0].cluster.strategy: "fastest" is not a strategy; use "round-robin", "source-ip-hash", "ip-hash", "least-connections", "random" or "least-time")"}},
             {in_cluster(R"("strategy": 5)"sv),
-             {R"(pup.json:1:66: processes[0].cluster.strategy: 5 is not a strategy; use "round-robin", "source-ip-hash", "ip-hash", "least-connections" or "random")"}},
-            {in_cluster(R"("strategy": "least-time")"sv),
-             {R"(pup.json:1:66: processes[0].cluster.strategy: `least-time` is not supported yet; use "least-connections")"}},
+             {R"(pup.json:1:66: processes[0].cluster.strategy: 5 is not a strategy; use "round-robin", "source-ip-hash", "ip-hash", "least-connections", "random" or "least-time")"}},
             {in_cluster(R"("mode": "inherit")"sv),
-             {R"(pup.json:1:62: processes[0].cluster.mode: `inherit` is not supported yet; use "proxy")"}},
+             {R"(pup.json:1:62: processes[0].cluster.mode: `inherit` needs a port to inherit; add commonPort)"}},
+            {in_cluster(R"("mode": "inherit", "commonPort": 3000, "strategy": "round-robin")"sv), {R"(pup.json:1:105: processes[0].cluster.strategy: the kernel cannot do `round-robin` for sockets that instances inherit; use "random" or "source-ip-hash", or mode "proxy")"}},
+            {in_cluster(
+                 R"("mode": "inherit", "commonPort": 3000, "maxConnections": 5, "idleTimeoutMs": 5, "proxyProtocol": "v1")"sv),
+             {R"(pup.json:1:111: processes[0].cluster.maxConnections: has no effect in mode `inherit`; remove it, or use mode "proxy")",
+              R"(pup.json:1:131: processes[0].cluster.idleTimeoutMs: has no effect in mode `inherit`; remove it, or use mode "proxy")",
+              R"(pup.json:1:151: processes[0].cluster.proxyProtocol: has no effect in mode `inherit`; remove it, or use mode "proxy")"}},
             {in_cluster(R"("mode": "tcp")"sv),
-             {R"(pup.json:1:62: processes[0].cluster.mode: "tcp" is not a mode; use "proxy")"}},
+             {R"(pup.json:1:62: processes[0].cluster.mode: "tcp" is not a mode; use "proxy" or "inherit")"}},
             {in_cluster(R"("drainTimeoutMs": -1)"sv),
              {R"(pup.json:1:72: processes[0].cluster.drainTimeoutMs: -1 is not a time in whole milliseconds; use 0 to 31536000000)"}},
-            {in_cluster(R"("drainTimeoutMs": 31536000001)"sv), {R"(pup.json:1:72: processes[0].cluster.drainTimeoutMs: 31536000001 is not a time in whole milliseconds; use 0 to 31536000000)"}},
+            {in_cluster(R"("drainTimeoutMs": 31536000001)"sv),
+             {R"(pup.json:1:72: processes[0].cluster.drainTimeoutMs: 31536000001 is not a time in whole milliseconds; use 0 to 31536000000)"}},
             {in_cluster(R"("maxConnections": -1)"sv),
              {R"(pup.json:1:72: processes[0].cluster.maxConnections: -1 is not a number of connections; use 0 to 1000000)"}},
             {in_cluster(R"("maxConnections": 1000001)"sv),
              {R"(pup.json:1:72: processes[0].cluster.maxConnections: 1000001 is not a number of connections; use 0 to 1000000)"}},
+            {in_cluster(R"("maxSurge": -1)"sv),
+             {R"(pup.json:1:66: processes[0].cluster.maxSurge: -1 is not a number of instances; use 0 to 1024)"}},
+            {in_cluster(R"("maxUnavailable": "25%")"sv),
+             {R"(pup.json:1:72: processes[0].cluster.maxUnavailable: "25%" is not a number of instances; use 0 to 1024)"}},
+            {in_cluster(R"("maxSurge": 0, "maxUnavailable": 0)"sv),
+             {R"(pup.json:1:87: processes[0].cluster.maxUnavailable: 0 together with maxSurge 0 lets nothing be replaced; use 1 or more for one of them)"}},
             {in_cluster(R"("idleTimeoutMs": -1)"sv),
              {R"(pup.json:1:71: processes[0].cluster.idleTimeoutMs: -1 is not a time in whole milliseconds; use 0 to 31536000000)"}},
             {in_cluster(R"("idleTimeoutMs": "x")"sv),
@@ -671,239 +704,130 @@ const std::
             {in_process(
                  R"("loadBalancerStrategy": "random", "cluster": {"strategy": "ip-hash"})"sv),
              {R"(pup.json:1:66: processes[0].loadBalancerStrategy: "random" contradicts cluster.strategy "source-ip-hash"; keep one of them)"}},
-            {in_process(
-                 R"("loadBalancerStrategy": "least-time", "cluster": {})"sv),
-             {R"(pup.json:1:66: processes[0].loadBalancerStrategy: `least-time` is not supported yet; use "least-connections")"}},
             {std::string{R"({"processes": [
 {"id": "a", "cmd": ["x"], "cluster": {"instances": 4, "startPort": 8000}},
 {"id": "b", "cmd": ["x"], "cluster": {"instances": 4, "startPort": 8003}}
 ]})"sv},
-             {R"(pup.json:3:68: processes[1].cluster.startPort: ports 8003 to 8006 of `b` overlap with ports 8000 to 8003 of `a`; choose ports that no other process uses)"}},
-            {std::string{R"({"processes": [
+     {R"(pup.json:3:68: processes[1].cluster.startPort: ports 8003 to 8006 of `b` overlap with ports 8000 to 8003 of `a`; choose ports that no other process uses)"}},
+    {std::string{R"({"processes": [
 {"id": "a", "cmd": ["x"], "cluster": {"instances": 4, "startPort": 8000}},
 {"id": "b", "cmd": ["x"], "cluster": {"instances": 1, "startPort": 8001}}
 ]})"sv},
-             {R"(pup.json:3:68: processes[1].cluster.startPort: port 8001 of `b` overlaps with ports 8000 to 8003 of `a`; choose ports that no other process uses)"}},
-            {std::string{R"({"processes": [
+     {R"(pup.json:3:68: processes[1].cluster.startPort: port 8001 of `b` overlaps with ports 8000 to 8003 of `a`; choose ports that no other process uses)"}},
+    {std::string{R"({"processes": [
 {"id": "a", "cmd": ["x"], "cluster": {"instances": 4, "startPort": 8000}},
 {"id": "b", "cmd": ["x"], "cluster": {"instances": 9, "processStartPort": 7999}}
 ]})"sv},
-             {R"(pup.json:3:75: processes[1].cluster.processStartPort: ports 7999 to 8007 of `b` overlap with ports 8000 to 8003 of `a`; choose ports that no other process uses)"}},
-            {std::string{R"({"processes": [
+     {R"(pup.json:3:75: processes[1].cluster.processStartPort: ports 7999 to 8007 of `b` overlap with ports 8000 to 8003 of `a`; choose ports that no other process uses)"}},
+    {std::string{R"({"processes": [
 {"id": "a", "cmd": ["x"], "cluster": {"instances": 4, "startPort": 8000, "commonPort": 3000}},
 {"id": "b", "cmd": ["x"], "cluster": {"instances": 4, "startPort": 2997}}
 ]})"sv},
-             {R"(pup.json:3:68: processes[1].cluster.startPort: ports 2997 to 3000 of `b` overlap with commonPort 3000 of `a`; choose ports that no other process uses)"}},
-            {std::string{R"({"processes": [
+     {R"(pup.json:3:68: processes[1].cluster.startPort: ports 2997 to 3000 of `b` overlap with commonPort 3000 of `a`; choose ports that no other process uses)"}},
+    {std::string{R"({"processes": [
 {"id": "a", "cmd": ["x"], "cluster": {"instances": 4, "startPort": 8000}},
 {"id": "b", "cmd": ["x"], "cluster": {"startPort": 9000, "commonPort": 8003}}
 ]})"sv},
-             {R"(pup.json:3:72: processes[1].cluster.commonPort: port 8003 of `b` lies within ports 8000 to 8003 of `a`; choose a port that no other process uses)"}},
-            {std::string{R"({"processes": [
+     {R"(pup.json:3:72: processes[1].cluster.commonPort: port 8003 of `b` lies within ports 8000 to 8003 of `a`; choose a port that no other process uses)"}},
+    {std::string{R"({"processes": [
 {"id": "a", "cmd": ["x"], "cluster": {"startPort": 8000, "commonPort": 3000}},
 {"id": "b", "cmd": ["x"], "cluster": {"startPort": 9000, "commonPort": 3000}}
 ]})"sv},
-             {R"(pup.json:3:72: processes[1].cluster.commonPort: port 3000 of `b` is already the commonPort of `a`; choose another port, or a different commonHost for each)"}},
-            {std::string{R"({"processes": [
+     {R"(pup.json:3:72: processes[1].cluster.commonPort: port 3000 of `b` is already the commonPort of `a`; choose another port, or a different commonHost for each)"}},
+    {std::string{R"({"processes": [
 {"id": "a", "cmd": ["x"], "cluster": {"startPort": 8000, "commonPort": 3000, "commonHost": "127.0.0.1"}},
 {"id": "b", "cmd": ["x"], "cluster": {"startPort": 9000, "commonPort": 3000, "commonHost": "0.0.0.0"}}
 ]})"sv},
-             {R"(pup.json:3:72: processes[1].cluster.commonPort: port 3000 of `b` is already the commonPort of `a`; choose another port, or a different commonHost for each)"}},
-            {std::string{R"({"processes": [
+     {R"(pup.json:3:72: processes[1].cluster.commonPort: port 3000 of `b` is already the commonPort of `a`; choose another port, or a different commonHost for each)"}},
+    {std::string{R"({"processes": [
 {"id": "a", "cmd": ["x"], "cluster": {"startPort": 8000, "commonPort": 3000, "commonHost": "::1"}},
 {"id": "b", "cmd": ["x"], "cluster": {"startPort": 9000, "commonPort": 3000, "commonHost": "0:0:0:0:0:0:0:1"}}
 ]})"sv},
-             {R"(pup.json:3:72: processes[1].cluster.commonPort: port 3000 of `b` is already the commonPort of `a`; choose another port, or a different commonHost for each)"}},
-        };
+     {R"(pup.json:3:72: processes[1].cluster.commonPort: port 3000 of `b` is already the commonPort of `a`; choose another port, or a different commonHost for each)"}},
+};
 
 const std::vector<bad_config>
     later_cases{
-        {std::string{
-             R"({"processes": [{"id": "a", "cmd": ["x"]}], "groups": {"g": {"strategy": "one_for_one", "restartLimit": 3, "restartPeriodMs": 1000, "autoShutdown": "any"}}})"sv},
-         {R"(pup.json:1:44: groups: `groups` is not supported yet; remove it)"}},
-        {std::string{
-             R"({"processes": [{"id": "a", "cmd": ["x"]}], "groups": {"g": {"strategy": "one", "restartLimit": -1, "restartPeriodMs": 0, "autoShutdown": "x", "y": 1}}})"sv},
-         {R"(pup.json:1:73: groups.g.strategy: "one" is not a supervision strategy; use "one_for_one", "one_for_all" or "rest_for_one")",
-          R"(pup.json:1:96: groups.g.restartLimit: -1 is not a number of restarts; use 0 to 1000000)",
-          R"(pup.json:1:119: groups.g.restartPeriodMs: 0 is not a time in whole milliseconds; use 1 to 31536000000)",
-          R"(pup.json:1:138: groups.g.autoShutdown: "x" is not a condition for shutting down; use "any" or "all")",
-          R"(pup.json:1:143: groups.g.y: `y` is not a key of a group; remove it or use `strategy`, `restartLimit`, `restartPeriodMs` or `autoShutdown`)"}},
-        {std::string{
-             R"({"processes": [{"id": "a", "cmd": ["x"]}], "groups": {"g": 5}})"sv},
-         {R"(pup.json:1:60: groups.g: 5 is not an object; write an object such as {"strategy": "one_for_one"})"}},
-        {std::string{
-             R"({"processes": [{"id": "a", "cmd": ["x"]}], "groups": []})"sv},
-         {R"(pup.json:1:54: groups: an array is not an object; write an object of groups)"}},
-        {std::string{
-             R"({"processes": [{"id": "a", "cmd": ["x"]}], "logger": {}})"sv},
-         {R"(pup.json:1:44: logger: `logger` is not supported yet; remove it)"}},
-        {std::string{
-             R"({"processes": [{"id": "a", "cmd": ["x"]}], "logger": 5})"sv},
-         {R"(pup.json:1:54: logger: 5 is not an object; write an object)"}},
-        {std::string{
-             R"({"processes": [{"id": "a", "cmd": ["x"]}], "watcher": {}})"sv},
-         {R"(pup.json:1:44: watcher: `watcher` is not supported yet; remove it)"}},
-        {std::string{
-             R"({"processes": [{"id": "a", "cmd": ["x"]}], "watcher": 5})"sv},
-         {R"(pup.json:1:55: watcher: 5 is not an object; write an object)"}},
         {std::string{
              R"({"processes": [{"id": "a", "cmd": ["x"]}], "api": {}})"sv},
          {R"(pup.json:1:44: api: `api` is not supported yet; remove it)"}},
         {std::string{
              R"({"processes": [{"id": "a", "cmd": ["x"]}], "api": true})"sv},
          {R"(pup.json:1:51: api: true is not an object; write an object)"}},
-        {std::string{
-             R"({"processes": [{"id": "a", "cmd": ["x"]}], "startConcurrency": 4})"sv},
-         {R"(pup.json:1:44: startConcurrency: `startConcurrency` is not supported yet; remove it)"}},
-        {std::string{
-             R"({"processes": [{"id": "a", "cmd": ["x"]}], "startConcurrency": 0})"sv},
-         {R"(pup.json:1:64: startConcurrency: 0 is not a number of processes; use 1 to 4096)"}},
-        {std::string{
-             R"({"processes": [{"id": "a", "cmd": ["x"]}], "startConcurrency": 4097})"sv},
-         {R"(pup.json:1:64: startConcurrency: 4097 is not a number of processes; use 1 to 4096)"}},
-        {in_process(R"("cron": "* * * * *")"sv),
-         {R"(pup.json:1:42: processes[0].cron: `cron` is not supported yet; remove it)"}},
         {in_process(R"("cron": 5)"sv),
          {R"(pup.json:1:50: processes[0].cron: 5 is not a string; put it in double quotes)"}},
         {in_process(R"("cron": "")"sv),
-         {R"(pup.json:1:50: processes[0].cron: is empty; remove it)"}},
-        {in_process(R"("terminate": "* * * * *")"sv),
-         {R"(pup.json:1:42: processes[0].terminate: `terminate` is not supported yet; remove it)"}},
+         {R"(pup.json:1:50: processes[0].cron: is empty; write one such as "0 3 * * *", daily at 3:00)"}},
+        {in_process(R"("cron": "* 24 * * *")"sv),
+         {R"(pup.json:1:50: processes[0].cron: hour: `24` is not an hour; use 0 to 23)"}},
+        {in_process(R"("terminate": "@dayly")"sv),
+         {R"(pup.json:1:55: processes[0].terminate: `@dayly` is unknown; did you mean "@daily"?)"}},
+        {in_process(R"("timeZone": "UTC")"sv),
+         {R"(pup.json:1:42: processes[0].timeZone: has no effect without a schedule; add `cron` or `terminate`, or remove it)"}},
+        {in_process(R"("cron": "@daily", "timeZone": "")"sv),
+         {R"(pup.json:1:72: processes[0].timeZone: is empty; remove it to use the machine's)"}},
+        {in_process(R"("cron": "@daily", "timeZone": "Moon")"sv),
+         {R"(pup.json:1:72: processes[0].timeZone: no zone; use UTC)"}},
         {in_process(R"("terminate": 5)"sv),
          {R"(pup.json:1:55: processes[0].terminate: 5 is not a string; put it in double quotes)"}},
-        {in_process(R"("timeout": 5)"sv),
-         {R"(pup.json:1:42: processes[0].timeout: `timeout` is not supported yet; remove it)"}},
-        {in_process(R"("timeout": 0)"sv),
-         {R"(pup.json:1:53: processes[0].timeout: 0 is not a time in seconds; use 0.001 to 31536000)"}},
         {in_process(R"("overrun": true)"sv),
-         {R"(pup.json:1:42: processes[0].overrun: `overrun` is not supported yet; remove it)"}},
+         {R"(pup.json:1:42: processes[0].overrun: has no effect without a schedule; add `cron` or remove it)"}},
         {in_process(R"("overrun": 1)"sv),
          {R"(pup.json:1:53: processes[0].overrun: 1 is not true or false; use true or false, without quotes)"}},
-        {in_process(R"("watch": ["."])"sv),
-         {R"(pup.json:1:42: processes[0].watch: `watch` is not supported yet; remove it)"}},
-        {in_process(R"("watch": ".")"sv),
-         {R"(pup.json:1:51: processes[0].watch: "." is not an array; write an array of strings)"}},
-        {in_process(R"("watch": [5])"sv),
-         {R"(pup.json:1:52: processes[0].watch[0]: 5 is not a string; put it in double quotes)"}},
-        {in_process(R"("pidFile": "x.pid")"sv),
-         {R"(pup.json:1:42: processes[0].pidFile: `pidFile` is not supported yet; remove it)"}},
         {in_process(R"("pidFile": 5)"sv),
          {R"(pup.json:1:53: processes[0].pidFile: 5 is not a string; put it in double quotes)"}},
-        {in_process(R"("logger": {"console": true})"sv),
-         {R"(pup.json:1:42: processes[0].logger: `logger` is not supported yet; remove it)"}},
-        {in_process(R"("logger": "x")"sv),
-         {R"(pup.json:1:52: processes[0].logger: "x" is not an object; write an object)"}},
-        {in_process(
-             R"("hooks": {"preStart": "x", "postStart": ["x"], "preStop": {"cmd": "x", "timeoutMs": 5}})"sv),
-         {R"(pup.json:1:42: processes[0].hooks: `hooks` is not supported yet; remove it)"}},
         {in_process(
              R"("hooks": {"preStrat": "x", "postStop": {"timeoutMs": 0}, "preStop": 5})"sv),
          {R"(pup.json:1:52: processes[0].hooks.preStrat: `preStrat` is not a key of `hooks`; did you mean `preStart`?)",
           R"(pup.json:1:81: processes[0].hooks.postStop.cmd: is missing; add a command)",
           R"(pup.json:1:95: processes[0].hooks.postStop.timeoutMs: 0 is not a time in whole milliseconds; use 1 to 31536000000)",
-          R"(pup.json:1:110: processes[0].hooks.preStop: 5 is not a string; put it in double quotes)"}},
+          R"(pup.json:1:110: processes[0].hooks.preStop: 5 is not a command; write ["program", "argument"] or a shell command)"}},
         {in_process(R"("hooks": [])"sv),
          {R"(pup.json:1:51: processes[0].hooks: an array is not an object; write an object with `preStart`, `postStart`, `preStop` or `postStop`)"}},
-        {in_process(R"("maxAgeMs": 1000)"sv),
-         {R"(pup.json:1:42: processes[0].maxAgeMs: `maxAgeMs` is not supported yet; remove it)"}},
-        {in_process(R"("maxAgeMs": 0)"sv),
-         {R"(pup.json:1:54: processes[0].maxAgeMs: 0 is not a time in whole milliseconds; use 1 to 31536000000)"}},
-        {in_process(R"("nice": 10)"sv),
-         {R"(pup.json:1:42: processes[0].nice: `nice` is not supported yet; remove it)"}},
         {in_process(R"("nice": 20)"sv),
          {R"(pup.json:1:50: processes[0].nice: 20 is not a nice value; use -20 to 19)"}},
-        {in_process(R"("oomScoreAdjust": -1000)"sv),
-         {R"(pup.json:1:42: processes[0].oomScoreAdjust: `oomScoreAdjust` is not supported yet; remove it)"}},
         {in_process(R"("oomScoreAdjust": 1001)"sv),
          {R"(pup.json:1:60: processes[0].oomScoreAdjust: 1001 is not an adjustment; use -1000 to 1000)"}},
-        {in_process(R"("ioClass": "idle")"sv),
-         {R"(pup.json:1:42: processes[0].ioClass: `ioClass` is not supported yet; remove it)"}},
         {in_process(R"("ioClass": "fast")"sv),
          {R"(pup.json:1:53: processes[0].ioClass: "fast" is not an I/O class; use "realtime", "best-effort" or "idle")"}},
-        {in_process(R"("maxMemory": "300M")"sv),
-         {R"(pup.json:1:42: processes[0].maxMemory: `maxMemory` is not supported yet; remove it)"}},
         {in_process(R"("maxMemory": 300)"sv),
          {R"(pup.json:1:55: processes[0].maxMemory: 300 is not a string; put it in double quotes)"}},
-        {in_process(R"("maxMemory": "300MB")"sv), {R"(pup.json:1:55: processes[0].maxMemory: "300MB" is not an amount of memory; use a number with K, M, G or T, such as "300M")"}},
-        {in_process(R"("user": "nobody", "group": 1000)"sv),
-         {R"(pup.json:1:42: processes[0].user: `user` is not supported yet; remove it)",
-          R"(pup.json:1:60: processes[0].group: `group` is not supported yet; remove it)"}},
+        {in_process(R"("maxMemory": "300MB")"sv), {R"(pup.json:1:55: processes[0].maxMemory: "300MB" is not an amount of memory; use a number with K, M, G or T, such as "300M", 1M at least)"}},
         {in_process(R"("user": "")"sv),
          {R"(pup.json:1:50: processes[0].user: is empty; use a name or a number)"}},
         {in_process(R"("user": -1)"sv),
-         {R"(pup.json:1:50: processes[0].user: -1 is not an account; use 0 to 4294967294 or a name)"}},
+         {R"(pup.json:1:50: processes[0].user: -1 is not an account; use 0 to 4294967293 or a name)"}},
         {in_process(R"("group": [])"sv),
          {R"(pup.json:1:51: processes[0].group: an array is not a string; write text in double quotes)"}},
-        {in_process(R"("umask": "022")"sv),
-         {R"(pup.json:1:42: processes[0].umask: `umask` is not supported yet; remove it)"}},
         {in_process(R"("umask": 22)"sv),
          {R"(pup.json:1:51: processes[0].umask: 22 is not a string; put it in double quotes)"}},
         {in_process(R"("umask": "088")"sv),
          {R"(pup.json:1:51: processes[0].umask: "088" is not a umask; use octal digits, such as "022")"}},
-        {in_process(R"("limits": {"nofile": 1024, "core": "unlimited"})"sv),
-         {R"(pup.json:1:42: processes[0].limits: `limits` is not supported yet; remove it)"}},
         {in_process(R"("limits": {"nofile": -1})"sv),
          {R"(pup.json:1:63: processes[0].limits.nofile: -1 is not a limit; use 0 to 9007199254740992 or "unlimited")"}},
         {in_process(R"("limits": 5)"sv),
          {R"(pup.json:1:52: processes[0].limits: 5 is not an object; write an object such as {"nofile": 1024})"}},
-        {in_process(R"("significant": true)"sv),
-         {R"(pup.json:1:42: processes[0].significant: `significant` is not supported yet; remove it)"}},
-        {in_process(R"("significant": "yes")"sv),
-         {R"(pup.json:1:57: processes[0].significant: "yes" is not true or false; use true or false, without quotes)"}},
-        {in_process(R"("supervisor": "g")"sv),
-         {R"(pup.json:1:42: processes[0].supervisor: `supervisor` is not supported yet; remove it)"}},
-        {in_process(R"("supervisor": 5)"sv),
-         {R"(pup.json:1:56: processes[0].supervisor: 5 is not a string; put it in double quotes)"}},
-        {in_process(R"("notify": true)"sv),
-         {R"(pup.json:1:42: processes[0].notify: `notify` is not supported yet; remove it)"}},
         {in_process(R"("notify": "true")"sv),
          {R"(pup.json:1:52: processes[0].notify: "true" is not true or false; use true or false, without quotes)"}},
-        {in_process(R"("dependsOn": [])"sv),
-         {R"(pup.json:1:42: processes[0].dependsOn: `dependsOn` is not supported yet; remove it)"}},
-        {in_process(R"("dependsOn": "b")"sv),
-         {R"(pup.json:1:55: processes[0].dependsOn: "b" is not an array; write an array of ids)"}},
-        {in_process(
-             R"("dependsOn": [5, {}, {"id": "a", "condition": "redy"}, {"id": "a", "x": 1}])"sv),
-         {R"(pup.json:1:56: processes[0].dependsOn[0]: 5 is not a string; put it in double quotes)",
-          R"(pup.json:1:59: processes[0].dependsOn[1].id: is missing; add the id of a process)",
-          R"(pup.json:1:70: processes[0].dependsOn[2].id: circular: `a` -> `a`; remove one of these dependencies)",
-          R"(pup.json:1:88: processes[0].dependsOn[2].condition: "redy" is not a condition; did you mean "ready"?)",
-          R"(pup.json:1:104: processes[0].dependsOn[3].id: circular: `a` -> `a`; remove one of these dependencies)",
-          R"(pup.json:1:109: processes[0].dependsOn[3].x: `x` is not a key of a dependency; remove it or use `id` or `condition`)"}},
-        {in_process(R"("dependsOn": ["a"])"sv),
-         {R"(pup.json:1:42: processes[0].dependsOn: `dependsOn` is not supported yet; remove it)",
-          R"(pup.json:1:56: processes[0].dependsOn[0]: circular: `a` -> `a`; remove one of these dependencies)"}},
-        {std::string{R"({"processes": [
-{"id": "mail", "cmd": ["x"], "dependsOn": ["quue"]},
-{"id": "queue", "cmd": ["x"], "dependsOn": [{"id": "nothing", "condition": "ready"}]}
-]})"sv},
-         {R"(pup.json:2:30: processes[0].dependsOn: `dependsOn` is not supported yet; remove it)",
-          R"(pup.json:2:44: processes[0].dependsOn[0]: `quue` is not the id of a process; did you mean `queue`?)",
-          R"(pup.json:3:31: processes[1].dependsOn: `dependsOn` is not supported yet; remove it)",
-          R"(pup.json:3:52: processes[1].dependsOn[0].id: `nothing` is not the id of a process; use the id of an entry of `processes`)"}},
-        {std::string{R"({"processes": [
-{"id": "a", "cmd": ["x"], "dependsOn": ["b"]},
-{"id": "b", "cmd": ["x"], "dependsOn": ["c"]},
-{"id": "c", "cmd": ["x"], "dependsOn": ["b"]}
-]})"sv},
-         {R"(pup.json:2:27: processes[0].dependsOn: `dependsOn` is not supported yet; remove it)",
-          R"(pup.json:3:27: processes[1].dependsOn: `dependsOn` is not supported yet; remove it)",
-          R"(pup.json:4:27: processes[2].dependsOn: `dependsOn` is not supported yet; remove it)",
-          R"(pup.json:4:41: processes[2].dependsOn[0]: circular: `b` -> `c` -> `b`; remove one of these dependencies)"}},
         {in_cluster(
              R"("healthCheck": {"type": "http", "path": "/", "intervalMs": 1, "timeoutMs": 1, "unhealthyAfter": 1, "healthyAfter": 1})"sv),
-         {R"(pup.json:1:54: processes[0].cluster.healthCheck: `healthCheck` is not supported yet; remove it)"}},
+         {R"(pup.json:1:69: processes[0].cluster.healthCheck: needs instances with ports of their own; add startPort)"}},
         {in_cluster(
-             R"("healthCheck": {"type": "ping", "path": 5, "intervalMs": 0, "unhealthyAfter": 0, "x": 1})"sv),
-         {R"(pup.json:1:78: processes[0].cluster.healthCheck.type: "ping" is not a type of health check; use "tcp" or "http")",
-          R"(pup.json:1:94: processes[0].cluster.healthCheck.path: 5 is not a string; put it in double quotes)",
-          R"(pup.json:1:111: processes[0].cluster.healthCheck.intervalMs: 0 is not a time in whole milliseconds; use 1 to 31536000000)", R"(pup.json:1:132: processes[0].cluster.healthCheck.unhealthyAfter: 0 is not a number of checks; use 1 to 1000)", R"(pup.json:1:135: processes[0].cluster.healthCheck.x: `x` is not a key of a health check; remove it or use `type`, `path`, `intervalMs`, `timeoutMs`, `unhealthyAfter` or `healthyAfter`)"}},
-        {in_cluster(R"("healthCheck": {})"sv),
-         {R"(pup.json:1:69: processes[0].cluster.healthCheck.type: is missing; add "tcp" or "http")"}},
+             R"("startPort": 8000, "healthCheck": {"type": "ping", "path": 5, "intervalMs": 0, "unhealthyAfter": 0, "x": 1})"sv),
+         {R"(pup.json:1:97: processes[0].cluster.healthCheck.type: "ping" is not a type of health check; use "tcp" or "http")",
+          R"(pup.json:1:113: processes[0].cluster.healthCheck.path: 5 is not a string; put it in double quotes)",
+          R"(pup.json:1:130: processes[0].cluster.healthCheck.intervalMs: 0 is not a time in whole milliseconds; use 1 to 31536000000)",
+          R"(pup.json:1:151: processes[0].cluster.healthCheck.unhealthyAfter: 0 is not a number of checks; use 1 to 1000)", R"(pup.json:1:154: processes[0].cluster.healthCheck.x: `x` is not a key of a health check; remove it or use `type`, `path`, `intervalMs`, `timeoutMs`, `unhealthyAfter` or `healthyAfter`)"}},
+        {in_cluster(R"("startPort": 8000, "healthCheck": {})"sv),
+         {R"(pup.json:1:88: processes[0].cluster.healthCheck.type: is missing; add "tcp" or "http")"}},
         {in_cluster(R"("healthCheck": true)"sv),
          {R"(pup.json:1:69: processes[0].cluster.healthCheck: true is not an object; write an object such as {"type": "tcp"})"}},
-        {in_cluster(R"("proxyProtocol": "v2")"sv),
-         {R"(pup.json:1:54: processes[0].cluster.proxyProtocol: `proxyProtocol` is not supported yet; remove it)"}},
+        {in_cluster(
+             R"("startPort": 8000, "healthCheck": {"type": "tcp", "path": "/x"})"sv),
+         {R"(pup.json:1:104: processes[0].cluster.healthCheck.path: has no effect with type "tcp"; remove it)"}},
+        {in_cluster(
+             R"("startPort": 8000, "healthCheck": {"type": "http", "path": "x y"})"sv),
+         {R"(pup.json:1:113: processes[0].cluster.healthCheck.path: `x y` is not the path of a request; use one such as "/health", without blanks)"}},
         {in_cluster(R"("proxyProtocol": 2)"sv),
          {R"(pup.json:1:71: processes[0].cluster.proxyProtocol: 2 is not a version of the PROXY protocol; use "v1" or "v2")"}},
     };
@@ -1366,38 +1290,6 @@ TEST_CASE("clusters whose ports only touch do not meet") {
   CHECK(spec.processes.size() == 8);
 }
 
-TEST_CASE("dependencies that exist are not reported as unknown") {
-  auto lines = faults_of(R"({"processes": [
-    {"id": "a", "cmd": "x", "dependsOn": ["b", {"id": "c", "condition": "started"}]},
-    {"id": "b", "cmd": "x", "dependsOn": ["c"]},
-    {"id": "c", "cmd": "x"}]})");
-  CHECK(
-      lines
-      == std::vector<std::string>{
-          "pup.json:2:29: processes[0].dependsOn: `dependsOn` is not supported "
-          "yet; remove it",
-          "pup.json:3:29: processes[1].dependsOn: `dependsOn` is not supported "
-          "yet; remove it"});
-}
-
-TEST_CASE("a long circle of dependencies is found and named in short") {
-  std::string text = R"({"processes": [)";
-  for (int i = 0; i < 4096; ++i)
-    text += "{\"id\": \"p" + std::to_string(i)
-            + "\", \"cmd\": \"x\", \"dependsOn\": [\"p"
-            + std::to_string((i + 1) % 4096) + "\"]},\n";
-  auto result = faults_of(text + "]}");
-  CHECK(result.size() == most_diagnostics);
-  auto small = text.substr(0, text.find("{\"id\": \"p20\""));
-  small += R"({"id": "p20", "cmd": "x", "dependsOn": ["p0"]}]})";
-  auto lines = faults_of(small);
-  REQUIRE(lines.size() == 22);
-  CHECK(lines.back()
-        == "pup.json:21:41: processes[20].dependsOn[0]: circular: `p0` -> `p1` "
-           "-> `p2` -> `p3` -> `p4` -> `p5` -> `p6` -> `p7` -> ... -> `p0`; "
-           "remove one of these dependencies");
-}
-
 // -- bounds, from both sides --------------------------------------------------
 
 TEST_CASE("numbers are accepted up to their bounds") {
@@ -1415,7 +1307,15 @@ TEST_CASE("numbers are accepted up to their bounds") {
   CHECK(loaded_cluster(R"("drainTimeoutMs": 31536000000)").drain_timeout
         == 31'536'000'000ms);
   CHECK(loaded_cluster(R"("idleTimeoutMs": 0)").idle_timeout == 0ms);
+  CHECK(loaded_cluster("").max_surge == std::nullopt);
+  CHECK(loaded_cluster(R"("maxSurge": 0)").max_surge == 0u);
+  CHECK(loaded_cluster(R"("maxUnavailable": 1024)").max_unavailable == 1024u);
   CHECK(loaded_cluster(R"("connectTimeoutMs": 1)").connect_timeout == 1ms);
+  CHECK(loaded_cluster(R"("proxyProtocol": "v1")").header == proxy_header::v1);
+  CHECK(loaded_cluster(R"("proxyProtocol": "v2")").header == proxy_header::v2);
+  CHECK(loaded_cluster("").header == proxy_header::none);
+  CHECK(loaded_cluster(R"("strategy": "least-time")").strategy
+        == balance_strategy::least_time);
   CHECK(loaded_process(R"("restartLimit": 0)").restart_limit == 0u);
   CHECK(loaded_process(R"("restartLimit": 1000000)").restart_limit
         == 1'000'000u);
@@ -1752,4 +1652,177 @@ TEST_CASE("a file cut anywhere is refused") {
     INFO(text);
     CHECK(lines.size() == 1);
   }
+}
+
+TEST_CASE("load: readiness, hooks and schedules") {
+  auto x = loaded_process(R"("ready": {"type": "exec", "cmd": ["x", "%{id}"]},
+    "watchdogMs": 500, "timeout": 2.5, "maxAgeMs": 60000,
+    "hooks": {"preStart": "a b", "postStart": ["c", "d"],
+              "preStop": {"cmd": "e", "timeoutMs": 5},
+              "postStop": {"cmd": ["f"]}},
+    "cron": "0 3 * * *", "terminate": "@daily", "timeZone": "Europe/Berlin")");
+  CHECK(x.ready == ready_condition::exec);
+  CHECK(x.ready_command.argv == std::vector<std::string>{"x", "%{id}"});
+  CHECK(x.watchdog == 500ms);
+  CHECK(x.run_timeout == 2500ms);
+  CHECK(x.max_age == 60s);
+  CHECK(x.hooks.pre_start.argv
+        == std::vector<std::string>{"/bin/sh", "-c", "a b"});
+  CHECK(x.hooks.pre_start.shell);
+  CHECK(x.hooks.pre_start.timeout == 30s);
+  CHECK(x.hooks.post_start.argv == std::vector<std::string>{"c", "d"});
+  CHECK(x.hooks.pre_stop.timeout == 5ms);
+  CHECK(x.hooks.post_stop.argv == std::vector<std::string>{"f"});
+  CHECK(x.cron == "0 3 * * *");
+  CHECK(x.terminate_cron == "@daily");
+  CHECK(x.time_zone == "Europe/Berlin");
+}
+
+TEST_CASE("load: a job with a schedule neither starts nor restarts by itself") {
+  auto job = loaded_process(R"("cron": "@daily")");
+  CHECK_FALSE(job.autostart);
+  CHECK(job.restart == restart_policy::never);
+  auto both = loaded_process(
+      R"("cron": "@daily", "autostart": true, "restart": "error")");
+  CHECK(both.autostart);
+  CHECK(both.restart == restart_policy::on_error);
+  auto ended = loaded_process(R"("terminate": "@daily")");
+  CHECK(ended.autostart);
+  CHECK(ended.restart == restart_policy::always);
+}
+
+TEST_CASE("load: notify is short for its readiness") {
+  CHECK(loaded_process(R"("notify": true)").ready == ready_condition::notify);
+  CHECK(loaded_process(R"("notify": false)").ready == ready_condition::spawn);
+  CHECK(loaded_process(R"("ready": {"type": "fd"})").ready
+        == ready_condition::fd);
+  CHECK(loaded_cluster(R"("startPort": 8000)").start_port == 8000);
+  CHECK(loaded_process(R"("cluster": {"startPort": 8000},
+                          "ready": {"type": "http", "path": "/up"})")
+            .ready_path
+        == "/up");
+}
+
+TEST_CASE("load: a mark tells one wording of an entry from another") {
+  auto mark_of = [](const std::string& entry) {
+    fake_world machine;
+    auto result = load("{\"processes\": [" + entry + "]}", "f", "/srv",
+                       machine.get());
+    REQUIRE(std::holds_alternative<pup_spec>(result));
+    auto& spec = std::get<pup_spec>(result);
+    CHECK(spec.source.value != 0);
+    return spec.processes.front().source.value;
+  };
+  auto plain = mark_of(R"({"id": "a", "cmd": ["x"], "env": {"A": "1"}})");
+  CHECK(plain != 0);
+  CHECK(mark_of(R"({"cmd": ["x"], /* b */ "env": {"A": "1"},
+                    "id": "\u0061",})")
+        == plain);
+  for (auto other : {R"({"id": "a", "cmd": ["x"], "env": {"A": "2"}})",
+                     R"({"id": "a", "cmd": ["x"], "env": {"1": "A"}})",
+                     R"({"id": "a", "cmd": ["x", ""], "env": {"A": "1"}})",
+                     R"({"id": "a", "cmd": "x", "env": {"A": "1"}})",
+                     R"({"id": "a", "cmd": ["x"]})"})
+    CHECK(mark_of(other) != plain);
+  // Equal values stay equal, wherever they stand.
+  process_spec a;
+  process_spec b;
+  b.source.value = 5;
+  CHECK(a == b);
+}
+
+TEST_CASE("load: who may read the status") {
+  auto with = [](const std::string& top) {
+    fake_world machine;
+    auto asked = machine.get();
+    asked.group = [](const std::string& name) {
+      return name == "adm" ? std::optional{4U} : std::nullopt;
+    };
+    return load("{" + top + R"(, "processes": [{"id": "a", "cmd": ["x"]}]})",
+                "pup.json", "/srv", asked);
+  };
+  CHECK(std::get<pup_spec>(with(R"("ipc": {"readers": "adm"})")).readers
+        == "adm");
+  // A number need not have a name.
+  CHECK(std::get<pup_spec>(with(R"("ipc": {"readers": "61235"})")).readers
+        == "61235");
+  CHECK(std::get<pup_spec>(with(R"("ipc": {})")).readers.empty());
+  auto fault = [&](const std::string& top) {
+    auto result = with(top);
+    auto faults = std::get_if<std::vector<diagnostic>>(&result);
+    return faults ? to_string(faults->front()) : std::string{"none"};
+  };
+  CHECK(fault(R"("ipc": {"readers": ""})")
+        == "pup.json:1:21: ipc.readers: is empty; name a group or remove it");
+  CHECK(fault(R"("ipc": {"readers": "amd"})")
+        == "pup.json:1:21: ipc.readers: `amd` is no group of this machine; "
+           "create it or name another");
+  CHECK(fault(R"("ipc": {"readers": 5})").find("ipc.readers: ")
+        != std::string::npos);
+  CHECK(fault(R"("ipc": {"writers": "a"})").find("ipc.writers: ")
+        != std::string::npos);
+  CHECK(fault(R"("ipc": "adm")").find("pup.json:1:9: ipc: ")
+        != std::string::npos);
+}
+
+TEST_CASE("load: watched paths start at the folder of the file") {
+  auto x = loaded_process(R"("watch": ["src/", "./a/../b", "/etc/app.conf"])");
+  CHECK(x.watch
+        == std::vector<std::string>{"/srv/src", "/srv/b", "/etc/app.conf"});
+  CHECK(x.watcher == watcher_spec{});
+  CHECK_FALSE(x.autostart);  // it begins with the first change
+  CHECK(x.restart == restart_policy::always);
+  CHECK(loaded_process(R"("watch": ["src"], "autostart": true)").autostart);
+  CHECK(loaded_process(R"("watch": [])").autostart);
+}
+
+TEST_CASE("load: the watcher's rules are every process's") {
+  fake_world machine;
+  const auto spec = loaded(R"({
+    "watcher": {"interval": 250, "exts": [".ts", "js"], "match": ["src/**"],
+                "skip": ["**/.git/**"]},
+    "processes": [{"id": "a", "cmd": ["x"], "watch": ["."]}]})",
+                           machine);
+  CHECK(spec.watcher.interval == 250ms);
+  CHECK(spec.watcher.exts == std::vector<std::string>{"ts", "js"});
+  CHECK(spec.watcher.match == std::vector<std::string>{"src/**"});
+  CHECK(spec.watcher.skip == std::vector<std::string>{"**/.git/**"});
+  CHECK(spec.processes[0].watcher == spec.watcher);
+}
+
+TEST_CASE("load: what cannot be watched is refused") {
+  const auto in_watcher = [](const std::string& text) {
+    return R"({"processes": [{"id": "a", "cmd": ["x"]}], "watcher": )" + text
+           + '}';
+  };
+  using faults = std::vector<std::string>;
+  const std::pair<std::string, faults> cases[] = {
+      {in_process(R"("watch": ".")"sv),
+       {R"(pup.json:1:51: processes[0].watch: "." is not an array; write an array of paths, such as ["src"])"}},
+      {in_process(R"("watch": [5, ""])"sv),
+       {R"(pup.json:1:52: processes[0].watch[0]: 5 is not a string; put it in double quotes)",
+        R"(pup.json:1:55: processes[0].watch[1]: is empty; name a file or a folder, or remove it)"}},
+      {in_watcher("5"),
+       {R"(pup.json:1:55: watcher: 5 is not an object; write an object such as {"exts": ["js"]})"}},
+      {in_watcher(R"({"interval": 0})"),
+       {R"(pup.json:1:68: watcher.interval: 0 is not a time in whole milliseconds; use 1 to 31536000000)"}},
+      {in_watcher(R"({"ext": ["a"]})"),
+       {R"(pup.json:1:56: watcher.ext: `ext` is not a key of `watcher`; did you mean `exts`?)"}},
+      {in_watcher(R"({"exts": ["a/b"]})"),
+       {R"(pup.json:1:65: watcher.exts[0]: `a/b` is not the ending of a name; use one such as "js")"}},
+      {in_watcher(R"({"match": ["ok", "[a"], "skip": ["../x"]})"),
+       {R"(pup.json:1:72: watcher.match[1]: `[a` has a [ without its ]; use a pattern such as "src/**/*.js")",
+        R"(pup.json:1:88: watcher.skip[0]: `../x` leads out of the folder; use a pattern such as "src/**/*.js")"}},
+  };
+  for (const auto& [text, expected] : cases) {
+    INFO(text);
+    CHECK(faults_of(text) == expected);
+  }
+}
+
+TEST_CASE("load: readiness by a line of output") {
+  const auto x =
+      loaded_process(R"("ready": {"type": "log", "pattern": "up on \\d+"})");
+  CHECK(x.ready == ready_condition::log);
+  CHECK(x.ready_pattern == "up on \\d+");
 }

@@ -59,19 +59,71 @@ std::vector<ip_address> thousand(std::uint32_t first = 0x7f000000) {
   return result;
 }
 
+/// One listener's loads, as the loops keep them.
+class known_loads final : public load_view {
+public:
+  std::uint32_t active(std::size_t i) const override {
+    const auto found = connections.find(i);
+    return found == connections.end() ? 0 : found->second;
+  }
+  void count(std::size_t i) override {
+    ++connections[i];
+    ++counted;
+  }
+  bool count_if(std::size_t i, std::uint32_t seen) override {
+    if (active(i) != seen)
+      return false;
+    count(i);
+    return true;
+  }
+  bool ejected(std::size_t i) const override {
+    return out.count(i) != 0;
+  }
+  bool any_ejected() const override {
+    return !out.empty();
+  }
+  double response_time(std::size_t i) const override {
+    const auto found = times.find(i);
+    return found == times.end() ? 0 : found->second;
+  }
+  std::uint64_t turn() const override {
+    return turn_;
+  }
+  bool take_turn(std::uint64_t seen, std::uint64_t next) override {
+    if (seen != turn_)
+      return false;
+    turn_ = next;
+    return true;
+  }
+
+  // All by index.
+  std::map<std::size_t, std::uint32_t> connections;
+  std::map<std::size_t, double> times;
+  std::set<std::size_t> out;
+  std::size_t counted = 0;
+
+private:
+  std::uint64_t turn_ = 0;
+};
+
 struct fixture {
   std::mt19937_64 numbers{7};
   picker choose{[this] { return numbers(); }};
-  std::map<std::size_t, std::uint32_t> active;
+  known_loads loads;
+  /// The connection ends at once, so that only a test changes the loads.
+  bool keep = false;
 
   /// Slot picked, 0 for none.
   std::uint32_t pick(const backend_set& set, const ip_address& client = v4(1),
                      std::vector<backend_id> tried = {}) {
-    const auto index = choose.pick(
-        set, client, [this](std::size_t i) { return active[i]; }, tried);
+    const auto before = loads.counted;
+    const auto index = choose.pick(set, client, loads, tried);
+    CHECK(loads.counted == before + (index ? 1 : 0));
     if (!index)
       return 0;
     last_index = *index;
+    if (!keep)
+      --loads.connections[*index];
     return set.backends()[*index].slot;
   }
 
@@ -115,7 +167,8 @@ backend_set hashed(std::vector<backend> backends) {
 TEST_CASE("no strategy picks from an empty or a draining set") {
   const auto strategy =
       GENERATE(balance_strategy::round_robin, balance_strategy::source_ip_hash,
-               balance_strategy::least_connections, balance_strategy::random);
+               balance_strategy::least_connections, balance_strategy::random,
+               balance_strategy::least_time);
   fixture f;
   CHECK(f.pick(backend_set({}, strategy)) == 0);
   auto two = slots({1, 2});
@@ -129,7 +182,8 @@ TEST_CASE("no strategy picks from an empty or a draining set") {
 TEST_CASE("every strategy reaches each backend once when all fail") {
   const auto strategy =
       GENERATE(balance_strategy::round_robin, balance_strategy::source_ip_hash,
-               balance_strategy::least_connections, balance_strategy::random);
+               balance_strategy::least_connections, balance_strategy::random,
+               balance_strategy::least_time);
   fixture f;
   const backend_set set(first_slots(9), strategy);
   std::vector<backend_id> tried;
@@ -199,10 +253,10 @@ TEST_CASE("least-connections takes the fewest, equal ones in turns") {
   for (int i = 0; i < 6; ++i)
     picked.push_back(f.pick(set));
   CHECK(picked == std::vector<std::uint32_t>{1, 2, 3, 1, 2, 3});
-  f.active = {{0, 4}, {1, 2}, {2, 3}};
+  f.loads.connections = {{0, 4}, {1, 2}, {2, 3}};
   for (int i = 0; i < 3; ++i)
     CHECK(f.pick(set) == 2);
-  f.active = {{0, 2}, {1, 2}, {2, 3}};
+  f.loads.connections = {{0, 2}, {1, 2}, {2, 3}};
   CHECK(f.pick(set) == 1);
   CHECK(f.pick(set) == 2);
   CHECK(f.pick(set) == 1);
@@ -211,16 +265,16 @@ TEST_CASE("least-connections takes the fewest, equal ones in turns") {
 
 TEST_CASE("random takes the better of two") {
   fixture f;
+  f.keep = true;
   const backend_set set(first_slots(8), balance_strategy::random);
   // Balls into bins: the largest load with two choices is mean + ln ln n
   // plus a small constant, against about 35 above it with one.
   for (int i = 0; i < 8000; ++i) {
     REQUIRE(f.pick(set) != 0);
-    ++f.active[f.last_index];
   }
   for (std::size_t i = 0; i < 8; ++i) {
-    CHECK(f.active[i] >= 990);
-    CHECK(f.active[i] <= 1006);
+    CHECK(f.loads.connections[i] >= 990);
+    CHECK(f.loads.connections[i] <= 1006);
   }
 }
 
@@ -233,6 +287,127 @@ TEST_CASE("random with equal loads reaches all alike") {
   // 2,000 each; 39 is one standard deviation, 200 five of them.
   for (std::uint32_t slot = 1; slot <= 4; ++slot)
     CHECK(std::abs(shares[slot] - 2000) < 200);
+}
+
+TEST_CASE("any strategy: never a tried or draining one, an ejected one last") {
+  const auto strategy =
+      GENERATE(balance_strategy::round_robin, balance_strategy::source_ip_hash,
+               balance_strategy::least_connections, balance_strategy::random,
+               balance_strategy::least_time);
+  std::mt19937 numbers(5);
+  fixture f;
+  f.keep = true;
+  for (int round = 0; round < 2000; ++round) {
+    auto given = first_slots(1 + numbers() % 8);
+    for (auto& x : given)
+      x.draining = numbers() % 3 == 0;
+    const backend_set set(given, strategy);
+    std::vector<backend_id> tried;
+    bool healthy_left = false;
+    bool any_left = false;
+    f.loads.out.clear();
+    f.loads.times.clear();
+    for (std::size_t i = 0; i < given.size(); ++i) {
+      const bool was_tried = numbers() % 3 == 0;
+      const bool is_out = numbers() % 3 == 0;
+      if (was_tried)
+        tried.push_back(given[i].id());
+      if (is_out)
+        f.loads.out.insert(i);
+      if (numbers() % 2 == 0)
+        f.loads.times[i] = static_cast<double>(1 + numbers() % 1000);
+      const bool possible = !was_tried && !given[i].draining;
+      any_left |= possible;
+      healthy_left |= possible && !is_out;
+    }
+    const auto slot =
+        f.pick(set, v4(static_cast<std::uint32_t>(numbers())), tried);
+    REQUIRE((slot != 0) == any_left);
+    if (slot == 0)
+      continue;
+    const auto& chosen = set.backends()[f.last_index];
+    REQUIRE_FALSE(chosen.draining);
+    REQUIRE(std::find(tried.begin(), tried.end(), chosen.id()) == tried.end());
+    REQUIRE((f.loads.out.count(f.last_index) == 0) == healthy_left);
+  }
+}
+
+TEST_CASE("round-robin is exactly even for every set") {
+  for (std::uint32_t count = 1; count <= 32; ++count) {
+    fixture f;
+    const backend_set set(first_slots(count), balance_strategy::round_robin);
+    std::map<std::uint32_t, int> shares;
+    for (std::uint32_t i = 0; i < count * 7; ++i)
+      ++shares[f.pick(set)];
+    REQUIRE(shares.size() == count);
+    for (auto& [slot, share] : shares)
+      REQUIRE(share == 7);
+  }
+}
+
+TEST_CASE("least-connections keeps all within one connection") {
+  fixture f;
+  f.keep = true;
+  const backend_set set(first_slots(7), balance_strategy::least_connections);
+  std::mt19937 numbers(9);
+  for (int i = 0; i < 3000; ++i) {
+    std::uint32_t fewest = UINT32_MAX;
+    for (std::size_t x = 0; x < 7; ++x)
+      fewest = std::min(fewest, f.loads.active(x));
+    REQUIRE(f.pick(set) != 0);
+    REQUIRE(f.loads.active(f.last_index) == fewest + 1);
+    // Some end, anywhere.
+    auto& some = f.loads.connections[numbers() % 7];
+    if (numbers() % 2 == 0 && some > 0)
+      --some;
+  }
+}
+
+TEST_CASE("source-ip-hash: an ejected backend moves its clients only") {
+  const auto clients = thousand();
+  const auto set = hashed(first_slots(6));
+  const auto all = owners(set, clients);
+  fixture f;
+  f.loads.out = {2};
+  for (std::size_t i = 0; i < clients.size(); ++i) {
+    const auto slot = f.pick(set, clients[i]);
+    REQUIRE(slot != 3);
+    REQUIRE((slot == all[i]) == (all[i] != 3));
+  }
+}
+
+TEST_CASE("least-time weighs time by load") {
+  fixture f;
+  f.keep = true;
+  const backend_set set(first_slots(3), balance_strategy::least_time);
+  SECTION("nothing known: as least-connections") {
+    std::vector<std::uint32_t> picked;
+    for (int i = 0; i < 6; ++i)
+      picked.push_back(f.pick(set));
+    CHECK(picked == std::vector<std::uint32_t>{1, 2, 3, 1, 2, 3});
+  }
+  SECTION("as many more connections as it is quicker") {
+    f.loads.times = {{0, 100}, {1, 200}, {2, 400}};
+    for (int i = 0; i < 700; ++i)
+      f.pick(set);
+    CHECK(f.loads.active(0) == 400);
+    CHECK(f.loads.active(1) == 200);
+    CHECK(f.loads.active(2) == 100);
+  }
+  SECTION("an idle slow one is left alone") {
+    f.keep = false;
+    f.loads.times = {{0, 100}, {1, 101}, {2, 400}};
+    for (int i = 0; i < 100; ++i)
+      CHECK(f.pick(set) == 1);
+  }
+  SECTION("a new one is taken for as quick as the quickest") {
+    f.loads.times = {{0, 100}, {1, 400}};
+    for (int i = 0; i < 90; ++i)
+      f.pick(set);
+    CHECK(f.loads.active(0) == 40);
+    CHECK(f.loads.active(1) == 10);
+    CHECK(f.loads.active(2) == 40);
+  }
 }
 
 TEST_CASE("source-ip-hash meets the goals for 1,000 neighbours") {

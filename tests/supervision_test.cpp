@@ -193,6 +193,30 @@ SCENARIO("a child that was forgiven may be restarted as often again") {
   CHECK(gave_up(fail(x, "a")));
 }
 
+SCENARIO("a successor recalls what counts against a child") {
+  const pup::backoff_rule rule{0ms, 100ms, 10s, 1s};
+  pup::supervision before{pup::strategy::one_for_one, {3, 10s}};
+  before.add("a", pup::restart_type::permanent, rule);
+  const pup::time_point start{1h};
+  before.ended("a", false, false, start, 0.5);
+  before.ended("a", false, false, start + 2s, 0.5);
+  const auto record = before.record("a");
+  CHECK(record.restarts == std::vector{start, start + 2s});
+  CHECK(record.failures == 2);
+  CHECK(before.record("b") == pup::restart_record{});
+
+  pup::supervision after{pup::strategy::one_for_one, {3, 10s}};
+  after.add("a", pup::restart_type::permanent, rule);
+  after.recall("a", record);
+  after.recall("b", {{start + 3s}, 9});
+  CHECK(after.record("a") == record);
+  const auto third = after.ended("a", false, false, start + 4s, 0.5);
+  REQUIRE(std::holds_alternative<pup::restart>(third));
+  CHECK(std::get<pup::restart>(third).delay == 200ms);
+  CHECK(std::holds_alternative<pup::give_up>(
+      after.ended("a", false, false, start + 5s, 0.5)));
+}
+
 SCENARIO("a refused restart does not use up the next period") {
   auto x = abc(strategy::one_for_one, {1, 10s});
   CHECK_FALSE(gave_up(fail(x, "a", t0)));

@@ -951,6 +951,30 @@ SCENARIO_METHOD(lab, "a child may be added to a running supervisor") {
   expect({"a:running", "b:running"});
 }
 
+SCENARIO_METHOD(lab, "a child may be added in front of another") {
+  launch({worker("a"), worker("b")});
+  auto added = worker("c");
+  added.before = "b";
+  CHECK(add(std::move(added))->value().state == child_state::running);
+  auto last = worker("d");
+  last.before = "nobody";
+  add(std::move(last));
+  expect({"a:running", "c:running", "b:running", "d:running"});
+  stop();
+  CHECK(read()
+        == strings{"start c", "start d", "stop d", "stop b", "stop c",
+                   "stop a"});
+}
+
+SCENARIO_METHOD(lab, "where order means more than stopping it stays") {
+  spec.how = strategy::rest_for_one;
+  launch({worker("a"), worker("b")});
+  auto added = worker("c");
+  added.before = "b";
+  CHECK(is(add(std::move(added))->error, fault::bad_request));
+  expect({"a:running", "b:running"});
+}
+
 SCENARIO_METHOD(lab,
                 "a child is not added twice, nor without a start function") {
   launch({worker("a")});
@@ -1136,6 +1160,48 @@ SCENARIO_METHOD(lab, "what a child keeps with its last breath is not lost") {
   tell("a", save::value, 7, crash::value);
   CHECK(kept == std::map<std::string, int>{{"a", 7}});
   expect({"a:running"});
+}
+
+SCENARIO_METHOD(lab, "a first life may be handed what an earlier tree kept") {
+  auto a = worker("a");
+  a.kept = caf::make_message(5);
+  launch({a, worker("b")});
+  CHECK(kept == std::map<std::string, int>{{"a", 5}});
+  tell("a", save::value, 6);
+  tell("a", crash::value);
+  CHECK(kept == std::map<std::string, int>{{"a", 6}});
+}
+
+SCENARIO_METHOD(lab, "who writes down what is kept, and the end, is told") {
+  strings told;
+  spec.on_keep = [&](const std::string& id, const caf::message& value) {
+    told.push_back(id + ' ' + std::to_string(value.get_as<int>(0)));
+  };
+  spec.on_leaving = [&](const caf::error& reason) {
+    told.push_back("leaving: " + word(reason));
+  };
+  launch({worker("a"), stubborn("b")});
+  tell("a", save::value, 1);
+  tell("b", save::value, 2);
+  caf::anon_send(root, pup::keep{caf::make_message(3)});  // no child of ours
+  run();
+  CHECK(std::exchange(told, {}) == strings{"a 1", "b 2"});
+  caf::anon_send_exit(root, caf::exit_reason::user_shutdown);
+  run();
+  CHECK(told == strings{"leaving: stop "});
+  caf::anon_send_exit(root, caf::exit_reason::user_shutdown);
+  run();
+  CHECK(told == strings{"leaving: stop "});
+}
+
+SCENARIO_METHOD(lab, "who gives up leaves for another reason") {
+  std::optional<caf::error> why;
+  spec.on_leaving = [&](const caf::error& reason) { why = reason; };
+  spec.limit = {0, 10s};
+  launch({worker("a")});
+  tell("a", crash::value);
+  REQUIRE(why);
+  CHECK(is(*why, fault::gave_up));
 }
 
 SCENARIO_METHOD(lab, "a deleted child's keepsake is not handed to a new one") {

@@ -1,5 +1,7 @@
 #include "system.hpp"
 
+#include "pup/runtime/pidfd.hpp"
+
 #include "catch.hpp"
 
 #include <boost/json/parse.hpp>
@@ -70,10 +72,6 @@ bool wait_for(int fd, short events, clock::time_point deadline) {
   }
 }
 
-unique_fd open_pidfd(pid_t pid) {
-  return unique_fd{static_cast<int>(::syscall(SYS_pidfd_open, pid, 0U))};
-}
-
 }  // namespace
 
 // -- waiting ------------------------------------------------------------------
@@ -95,6 +93,11 @@ bool wait_for_end(pid_t pid, milliseconds limit) {
 
 bool alive(pid_t pid) {
   return !wait_for_end(pid, milliseconds{0});
+}
+
+pid_t only(const std::set<pid_t>& pids) {
+  REQUIRE(pids.size() == 1);
+  return *pids.begin();
 }
 
 void freeze(pid_t pid) {
@@ -652,6 +655,18 @@ command_line sandbox::program(std::vector<std::string> argv) const {
   return result;
 }
 
+void sandbox::install_pup() {
+  const std::filesystem::path from{PUP_PROGRAM};
+  const auto bin = folder_ / "bin";
+  std::filesystem::create_directory(bin);
+  for (const auto* x : {"pup", "pup-guardian"}) {
+    const auto fresh = bin / (std::string{x} + ".new");
+    std::filesystem::copy_file(from.parent_path() / x, fresh);
+    std::filesystem::rename(fresh, bin / x);
+  }
+  pup_program = bin / "pup";
+}
+
 command_line sandbox::command(std::vector<std::string> arguments) const {
   arguments.insert(arguments.begin(), PUP_PROGRAM);
   return program(std::move(arguments));
@@ -689,9 +704,34 @@ std::set<pid_t> sandbox::supervisors() const {
   std::set<pid_t> result;
   for (const auto pid : running())
     if (const auto text = command_of(pid);
-        text.starts_with(std::string{PUP_PROGRAM} + " run "))
+        text.starts_with(pup_program + " run "))
       result.insert(pid);
   return result;
+}
+
+std::set<pid_t> sandbox::guardians() const {
+  std::set<pid_t> result;
+  for (const auto pid : running())
+    if (command_of(pid).find("/pup-guardian " + pup_program + " run ")
+        != std::string::npos)
+      result.insert(pid);
+  return result;
+}
+
+std::set<pid_t> sandbox::pups() const {
+  auto result = supervisors();
+  result.merge(guardians());
+  return result;
+}
+
+void sandbox::kill_pup() const {
+  const auto all = pups();
+  for (const auto pid : all)
+    freeze(pid);
+  for (const auto pid : all)
+    ::kill(pid, SIGKILL);
+  for (const auto pid : all)
+    wait_for_end(pid);
 }
 
 std::string sandbox::end() {
@@ -701,13 +741,19 @@ std::string sandbox::end() {
     ::kill(pid, SIGCONT);
   }
   std::string left;
+  const auto behind = guardians();
   for (const auto pid : supervisors()) {
     if (wait_for_end(pid, std::chrono::seconds{45}))
       continue;
     left += "had to kill the supervisor, pid " + std::to_string(pid) + '\n';
+    // Its guardian would start another one.
+    for (const auto guardian : behind)
+      ::kill(guardian, SIGKILL);
     ::kill(pid, SIGKILL);
     wait_for_end(pid);
   }
+  for (const auto pid : behind)
+    wait_for_end(pid, std::chrono::seconds{15});
   for (const auto pid : running()) {
     left += "left running: pid " + std::to_string(pid) + ' ' + command_of(pid)
             + '\n';

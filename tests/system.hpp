@@ -53,6 +53,9 @@ bool wait_for_end(pid_t pid, std::chrono::milliseconds limit = patience);
 /// Whether the process exists and is no zombie.
 bool alive(pid_t pid);
 
+/// The one there is; a failure where there are none or more.
+pid_t only(const std::set<pid_t>& pids);
+
 /// SIGSTOP, and waits until the last of its threads has stopped.
 void freeze(pid_t pid);
 
@@ -225,7 +228,14 @@ public:
   /// What every program gets. Tests add to it before they start something.
   std::map<std::string, std::string> env;
 
-  /// The pup program with these arguments, in folder(), with env.
+  /// What the supervisors of this world are run by.
+  std::string pup_program = PUP_PROGRAM;
+  /// Makes that a fresh copy of pup, with its guardian, in this folder; it
+  /// takes the place of a former one.
+  void install_pup();
+
+  /// The pup program that was built, with these arguments, in folder(), with
+  /// env.
   [[nodiscard]] command_line command(std::vector<std::string> arguments) const;
   /// Any other program.
   [[nodiscard]] command_line program(std::vector<std::string> argv) const;
@@ -241,10 +251,18 @@ public:
   [[nodiscard]] std::set<pid_t> running() const;
   /// Those of them that are supervisors.
   [[nodiscard]] std::set<pid_t> supervisors() const;
+  /// Those of them that are supervisors' guardians.
+  [[nodiscard]] std::set<pid_t> guardians() const;
+  /// Both.
+  [[nodiscard]] std::set<pid_t> pups() const;
 
   /// Ends the supervisors (SIGTERM; SIGKILL when that does not help), then
   /// kills what is left. What had to be killed: empty is the only good answer.
   std::string end();
+
+  /// kill -9 of the supervisor and its guardian at once, so that neither can do
+  /// anything about it; waits for their ends. What they ran goes on.
+  void kill_pup() const;
 
   /// For tests that kill -9 a supervisor that cannot clean up any more.
   void may_leave_processes() noexcept {

@@ -119,7 +119,7 @@ SCENARIO("a command line that cannot be understood says why") {
        ".:1:1: is a folder; name the configuration file in it"},
       {{"run"},
        "run: no pup.json, pup.jsonc or config.json here; name a "
-       "configuration"},
+       "configuration, or a command behind --"},
   };
   sandbox box;
   for (const auto& x : faults) {
@@ -255,7 +255,7 @@ SCENARIO("of two starts at the same moment one wins") {
   const auto& lost = a.code == 0 ? b : a;
   CHECK(lost.err.starts_with("supervisor pup: is already "));
   CHECK(box.supervisors().size() == 1);
-  CHECK(box.running().size() == 3);
+  CHECK(box.running().size() == 4);
   CHECK(box.unit("web").at("ready") == 2);
   CHECK(box.end() == "");
 }
@@ -390,7 +390,7 @@ SCENARIO("pup run stays in the foreground until it is told to stop") {
         CHECK(x.err
               == std::string{"pup: SIG"} + sigabbrev_np(signal)
                      + ": stopping; again to kill\n");
-        CHECK(box.read("state/pup/second.log") == "end\n");
+        CHECK(contains(box.pup({"logs", "second"}).out, " stdout end\n"));
         CHECK(box.running() == std::set<pid_t>{});
       }
     }
@@ -533,6 +533,7 @@ SCENARIO("another user is refused, and told why") {
   REQUIRE(::chmod(box.path().c_str(), 0755) == 0);
   std::filesystem::create_directory(box.path("run"));
   std::filesystem::copy_file(PUP_PROGRAM, box.path("pup"));
+  std::filesystem::copy_file(PUP_GUARDIAN, box.path("pup-guardian"));
   std::filesystem::copy_file(PUP_REMOTE, box.path("remote"));
   start(box);
 
@@ -559,6 +560,86 @@ SCENARIO("another user is refused, and told why") {
                + ": permission denied; run the command as the user who started "
                  "the supervisor\n");
   CHECK(box.unit("a").at("state").as_string() == "ready");
+}
+
+SCENARIO("a group of readers may look, and nothing else") {
+  if (::geteuid() != 0) {
+    WARN("left out: only root can act as somebody else");
+    return;
+  }
+  constexpr uid_t reader = 61'235;  // and their group
+  sandbox box;
+  box.write("config.json",
+            config({sleeper("a")}, R"("ipc": {"readers": "61235"})"));
+  REQUIRE(::chmod(box.path().c_str(), 0755) == 0);
+  std::filesystem::copy_file(PUP_PROGRAM, box.path("pup"));
+  start(box);
+  const auto as = [&](uid_t user, words argv) {
+    argv.insert(argv.begin(), box.path("pup"));
+    auto command = box.program(std::move(argv));
+    command.user = user;
+    return run(command);
+  };
+  for (const words& argv :
+       {words{"status", "--json"}, words{"status", "a", "--json"},
+        words{"status", "--json", "--name", "pup"}}) {
+    const auto seen = as(reader, argv);
+    CHECK(seen.err == "");
+    REQUIRE(seen.code == 0);
+    CHECK(parse_json(seen.out).at("processes").as_array().size() == 1);
+  }
+  const auto table = as(reader, {"status"});
+  CHECK(table.code == 0);
+  CHECK(contains(table.out, "ready"));
+  const auto unknown = as(reader, {"status", "b"});
+  CHECK(unknown.code == 1);
+  CHECK(contains(unknown.err, "no process, cluster or instance 'b'"));
+  for (const words& argv :
+       {words{"stop", "a"}, words{"terminate"}, words{"scale", "a", "2"}})
+    CHECK(as(reader, argv).code == 3);
+  CHECK(as(65'534, {"status"}).code == 3);
+  CHECK(box.unit("a").at("state").as_string() == "ready");
+
+  // Without readers nobody enters any more.
+  REQUIRE(box.pup({"terminate"}).code == 0);
+  box.write("config.json", config({sleeper("a")}));
+  start(box);
+  CHECK(as(reader, {"status"}).code == 3);
+  CHECK(box.end() == "");
+}
+
+SCENARIO("a group of readers that does not exist is refused") {
+  sandbox box;
+  box.write("config.json",
+            config({sleeper("a")}, R"("ipc": {"readers": "no such group"})"));
+  for (const auto* how : {"start", "run", "validate"}) {
+    INFO(how);
+    const auto begun = box.pup({how, "config.json"});
+    CHECK(begun.code == 2);
+    CHECK(contains(begun.err,
+                   "ipc.readers: `no such group` is no group of this machine"));
+  }
+  CHECK(box.running().empty());
+}
+
+SCENARIO("root does not run what somebody else has written") {
+  if (::geteuid() != 0) {
+    WARN("left out: only root is asked to");
+    return;
+  }
+  sandbox box;
+  const auto file = box.write("config.json", config({sleeper("a")}));
+  REQUIRE(::chown(file.c_str(), 65'534, 65'534) == 0);
+  for (const auto* how : {"start", "run"}) {
+    const auto begun = box.pup({how, "config.json"});
+    CHECK(begun.code == 2);
+    CHECK(contains(begun.err, "config.json:1:1: belongs to "));
+  }
+  CHECK(box.running().empty());
+  // Who calls sudo means their own files.
+  box.env["SUDO_UID"] = "65534";
+  start(box);
+  CHECK(box.end() == "");
 }
 
 SCENARIO("pup runs inside another CAF application") {

@@ -1,16 +1,8 @@
 // The main job under load: what clients see while instances come, go, are
 // restarted and are killed.
-#include "catch.hpp"
-#include "system.hpp"
+#include "load_clients.hpp"
 
-#include <algorithm>
-#include <atomic>
-#include <cmath>
 #include <csignal>
-#include <iostream>
-#include <mutex>
-#include <system_error>
-#include <thread>
 
 using namespace pup::test;
 using namespace std::chrono_literals;
@@ -19,124 +11,9 @@ namespace json = boost::json;
 
 namespace {
 
-using clock_type = std::chrono::steady_clock;
-
-constexpr int threads = 4;
-// One request in 7 ms from each of four threads: 571 a second.
-constexpr std::chrono::milliseconds pace{7};
-// A client that waits longer has been forgotten.
-constexpr std::chrono::seconds client_patience{5};
-
-/// Requests at an even pace, each on a connection of its own, from construction
-/// to end(). A thread that was held up makes up for it.
-class load {
-public:
-  struct outcome {
-    long served = 0;
-    long refused = 0;  ///< the connection was not accepted
-    long cut = 0;      ///< reset, closed or silent before the answer was whole
-    long wrong = 0;    ///< an answer, but not one of an instance
-    double per_second = 0;
-    std::string first_trouble;
-  };
-
-  explicit load(std::uint16_t port) : port_(port) {
-    for (auto& x : threads_)
-      x = std::thread{[this] { ask_until_stopped(); }};
-  }
-  load(const load&) = delete;
-  load& operator=(const load&) = delete;
-  ~load() {
-    end();
-  }
-
-  /// Until so many more requests have been answered.
-  [[nodiscard]] bool serves(long more) const {
-    const auto goal = served_ + more;
-    return wait_until([&] { return served_ >= goal; });
-  }
-
-  outcome end() {
-    stopping_ = true;
-    for (auto& x : threads_)
-      if (x.joinable())
-        x.join();
-    const std::chrono::duration<double> time = last_ - begun_;
-    return {served_,
-            refused_,
-            cut_,
-            wrong_,
-            static_cast<double>(served_) / std::max(time.count(), 0.001),
-            trouble_};
-  }
-
-private:
-  void ask_until_stopped() {
-    auto next = clock_type::now();
-    for (long n = 0; !stopping_; ++n) {
-      std::this_thread::sleep_until(next);
-      next += pace;
-      // Some answers take a while, so that there is always one in flight.
-      ask(n % 8 == 0 ? "/slow?ms=10" : "/");
-    }
-    const std::lock_guard hold{mutex_};
-    last_ = clock_type::now();
-  }
-
-  void ask(const std::string& path) {
-    std::optional<connection> client;
-    try {
-      client.emplace(endpoint{port_, "127.0.0.1", {}}, client_patience);
-    } catch (const std::system_error& e) {
-      note(refused_, e.what());
-      return;
-    }
-    try {
-      const auto answer = client->get(path);
-      if (answer.status == 200 && answer.body.starts_with("web-"))
-        ++served_;
-      else if (answer.status == 0)
-        note(cut_, "closed before the answer was whole");
-      else
-        note(wrong_, answer.head + answer.body);
-    } catch (const std::system_error& e) {
-      note(cut_, e.what());
-    }
-  }
-
-  void note(std::atomic<long>& count, const std::string& what) {
-    ++count;
-    const std::lock_guard hold{mutex_};
-    if (trouble_.empty())
-      trouble_ = what;
-  }
-
-  std::uint16_t port_;
-  std::atomic<bool> stopping_{false};
-  std::atomic<long> served_{0};
-  std::atomic<long> refused_{0};
-  std::atomic<long> cut_{0};
-  std::atomic<long> wrong_{0};
-  std::mutex mutex_;
-  std::string trouble_;
-  const clock_type::time_point begun_ = clock_type::now();
-  clock_type::time_point last_ = begun_;
-  std::thread threads_[threads];
-};
-
-/// Prints the outcome; at most `may_be_cut` requests have failed, and those
-/// after they were accepted.
-void check_outcome(const char* what, const load::outcome& x,
-                   long may_be_cut = 0) {
-  std::cout << what << ": " << x.served << " served ("
-            << std::lround(x.per_second) << "/s), " << x.refused << " refused, "
-            << x.cut << " cut, " << x.wrong << " wrong\n";
-  INFO(x.first_trouble);
-  CHECK(x.served > 0);
-  CHECK(x.refused == 0);
-  CHECK(x.cut <= may_be_cut);
-  CHECK(x.wrong == 0);
-}
+// A thread has one request under way, and its next one may get into the queue
+// of the instance's socket just before the kernel closes that one, too.
+constexpr long cut_by_a_kill = 2 * load_threads;
 
 void start(const sandbox& box) {
   const auto started = box.pup({"start", "config.json"});
@@ -230,8 +107,7 @@ SCENARIO("a killed instance costs only the requests it was answering") {
     REQUIRE(is_back(box, id, victim));
   }
   REQUIRE(clients.serves(300));
-  // No thread has more than one request under way.
-  check_outcome("6 times kill -9", clients.end(), kills * threads);
+  check_outcome("6 times kill -9", clients.end(), kills * cut_by_a_kill);
   CHECK(box.end() == "");
 }
 
@@ -246,6 +122,7 @@ SCENARIO("the killed only instance costs only what it was answering") {
   REQUIRE(::kill(victim, SIGKILL) == 0);
   REQUIRE(is_back(box, "web-1", victim));
   REQUIRE(clients.serves(300));
-  check_outcome("kill -9 of the only instance", clients.end(), threads);
+  check_outcome("kill -9 of the only instance", clients.end(),
+                cut_by_a_kill);
   CHECK(box.end() == "");
 }

@@ -1,6 +1,7 @@
 // The manual's own configuration, to the letter: its ports, its command, a real
 // Deno.
 #include "catch.hpp"
+#include "deno.hpp"
 #include "system.hpp"
 
 #include <cstdlib>
@@ -39,25 +40,6 @@ std::string without_spaces(std::string_view text) {
     if (c != ' ' && c != '\n' && c != '\t' && c != '\r')
       result += c;
   return result;
-}
-
-/// $PUP_DENO, the one in PATH, or what tests/get-deno.sh installed.
-std::string find_deno(const sandbox& box) {
-  std::vector<std::string> places;
-  if (const auto* given = std::getenv("PUP_DENO"))
-    places.emplace_back(given);
-  auto in_path = run(box.program({"sh", "-c", "command -v deno"})).out;
-  places.push_back(in_path.substr(0, in_path.find('\n')));
-  std::error_code ignored;
-  for (const auto& entry :
-       std::filesystem::directory_iterator{PUP_DENO_FOLDER "/@deno", ignored})
-    places.push_back(entry.path() / "deno");
-  places.emplace_back(PUP_DENO_FOLDER "/.bin/deno");
-  for (const auto& x : places)
-    if (!x.empty() && std::filesystem::exists(x)
-        && run(box.program({x, "--version"})).code == 0)
-      return x;
-  return {};
 }
 
 /// Empty: the test can run.

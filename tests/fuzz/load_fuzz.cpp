@@ -1,10 +1,6 @@
 // Fuzzes load(): any text gives a spec that check() accepts, or faults that lie
-// inside the text, in its order. Built by hand, with clang:
-//
-//   clang++ -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined
-//     -I BUILD/include tests/fuzz/load_fuzz.cpp config/*.cpp
-//     -lboost_json -lboost_container -o load_fuzz
-//   ./load_fuzz -dict=tests/fuzz/load.dict CORPUS
+// inside the text, in its order. Built and run by
+// tests/fuzz/run.
 #include "pup/config/load.hpp"
 
 #include <algorithm>

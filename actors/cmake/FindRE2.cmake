@@ -1,0 +1,25 @@
+# FindRE2: the imported target re2::re2.
+#
+# Later versions bring a config package with this target, which knows what else
+# they need (Abseil): it is preferred. Debian 12's has none, and needs nothing.
+find_package(re2 CONFIG QUIET)
+if(TARGET re2::re2)
+  set(RE2_FOUND TRUE)
+  return()
+endif()
+
+find_path(RE2_INCLUDE_DIR NAMES re2/re2.h)
+find_library(RE2_LIBRARY NAMES re2)
+mark_as_advanced(RE2_INCLUDE_DIR RE2_LIBRARY)
+
+include(FindPackageHandleStandardArgs)
+find_package_handle_standard_args(RE2 REQUIRED_VARS RE2_LIBRARY RE2_INCLUDE_DIR)
+
+if(RE2_FOUND)
+  find_package(Threads REQUIRED)
+  add_library(re2::re2 UNKNOWN IMPORTED)
+  set_target_properties(re2::re2 PROPERTIES
+    IMPORTED_LOCATION "${RE2_LIBRARY}"
+    INTERFACE_INCLUDE_DIRECTORIES "${RE2_INCLUDE_DIR}"
+    INTERFACE_LINK_LIBRARIES Threads::Threads)
+endif()

@@ -1,0 +1,80 @@
+// A configuration in the making, for the readers of other managers' files.
+//
+// Hidden here: how JSON is laid out, and which ids pup accepts. Used by
+// config/import*.cpp only.
+#pragma once
+
+#include "pup/config/import.hpp"
+#include "pup/config/json_out.hpp"
+#include "pup/config/json_text.hpp"
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace pup::importing {
+
+using members = json_members;
+
+struct draft_process {
+  std::string id;      ///< as wished; finish() makes it one of pup's
+  std::string origin;  ///< "apps[0]"
+  members keys;        ///< without id
+  bool is_cluster = false;
+  /// Wished ports: see draft::finish().
+  std::uint32_t instances = 1;
+  std::uint32_t common_port = 0;
+  bool needs_ports = false;
+
+  void set(std::string key, std::string json);
+};
+
+class draft {
+public:
+  std::string kind;  ///< "PM2", for the first comment
+  std::string name;
+  members top;  ///< further keys of the file, in front of the processes
+  std::vector<draft_process> processes;
+  std::vector<import_note> notes;
+
+  void note(std::string subject, std::string text) {
+    notes.push_back({std::move(subject), std::move(text)});
+  }
+
+  /// Notes that `key` of the other manager has no counterpart.
+  void no_counterpart(const std::string& origin, std::string_view key);
+
+  /// Gives valid ids and free ports, and writes it all down.
+  imported finish(const std::string& file) &&;
+
+private:
+  void choose_ids();
+  void choose_ports();
+};
+
+/// Splits as a shell splits words, without expanding anything: quotes and
+/// backslashes. Empty: a quote is not closed.
+std::optional<std::vector<std::string>> split_words(std::string_view text);
+
+/// Words that keep their meaning when %{...} is replaced in them.
+std::vector<std::string> escaped(std::vector<std::string> words);
+
+std::string_view trimmed(std::string_view text);
+std::optional<std::int64_t> whole_number(std::string_view text);
+/// Seconds from milliseconds: 1600 -> "1.6".
+std::string seconds_of(std::int64_t ms);
+
+std::variant<imported, import_fault> import_pm2(const json_value& root,
+                                                const std::string& file);
+std::variant<imported, import_fault> import_pup(const json_value& root,
+                                                const std::string& file);
+std::variant<imported, import_fault> import_supervisord(
+    std::string_view text, const std::string& file);
+std::variant<imported, import_fault> import_procfile(std::string_view text,
+                                                     const std::string& file);
+
+}  // namespace pup::importing

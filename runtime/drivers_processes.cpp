@@ -1,0 +1,438 @@
+#include "pup/runtime/drivers_processes.hpp"
+
+#include "pup/runtime/inherit.hpp"
+#include "pup/runtime/journal.hpp"
+#include "pup/runtime/probe.hpp"
+#include "pup/runtime/socket_keeper.hpp"
+
+#include <boost/asio/post.hpp>
+
+#include <algorithm>
+#include <csignal>
+#include <cstdlib>
+#include <set>
+#include <utility>
+#include <variant>
+
+namespace pup {
+
+namespace {
+
+// Names of what the spawner keeps.
+std::string pipes_of(const std::string& key, std::uint64_t life) {
+  return key + '/' + std::to_string(life);
+}
+std::string out_name(const std::string& pipes) {
+  return "out/" + pipes;
+}
+std::string err_name(const std::string& pipes) {
+  return "err/" + pipes;
+}
+
+ending ending_from(const exit_status& status) {
+  ending result;
+  result.what =
+      status.signal != 0 ? ending::kind::signalled : ending::kind::exited;
+  result.code = status.code;
+  result.signal = status.signal;
+  result.text = status.core ? "core dumped" : status.memory;
+  return result;
+}
+
+}  // namespace
+
+process_table::process_table(boost::asio::io_context& loop,
+                             launcher_options options,
+                             weak<launcher_self> driver)
+    : driver_(std::move(driver)),
+      log_(options.log),
+      journal_(options.notes),
+      groups_(std::move(options.groups)),
+      loop_(loop),
+      parent_(options.parent),
+      inherited_(std::move(options.inherited)),
+      keeper_(std::move(options.keeper)),
+      memory_(loop,
+              [this](pid_t pid, std::uint64_t used) { outgrew(pid, used); }),
+      children_(loop, std::move(options.environment), events(),
+                std::move(options.parent)) {
+  if (inherited_)
+    drain_the_dead();
+}
+
+void process_table::launch(pup::launch request, weak<instance_actor> to) {
+  auto& mine = owners_[request.id];
+  mine = {request.life, std::move(to), 0, {}, false, request.max_memory};
+  launch_request wanted;
+  if (request.inherit) {
+    const auto& from = *request.inherit;
+    auto taken =
+        groups_->take(from.cluster, inherit_options_of(from.spec), from.slot);
+    if (const auto* error = std::get_if<listen_error>(&taken)) {
+      ending how;
+      how.what = ending::kind::not_launched;
+      how.text = in_words(*error, from.spec.common_port);
+      return end(request.id, request.life, std::move(how));
+    }
+    mine.socket = {from.cluster, from.slot};
+    wanted.listen_socket =
+        std::make_shared<unique_fd>(std::move(std::get<unique_fd>(taken)));
+  }
+  keep_group(mine.socket);
+  describe(wanted, request);
+  if (takes_output(request)) {
+    auto plan = std::make_shared<log_attachment>(attachment_of(request));
+    wanted.open_output = [this, key = request.id, life = request.life,
+                          plan = std::move(plan)] {
+      return open_output(key, life, *plan);
+    };
+  }
+  children_.launch(request.id, request.life, std::move(wanted));
+}
+
+void process_table::adopt(pup::launch request, const weak<instance_actor>& to) {
+  auto process = take_inherited(request.id, request.life);
+  if (!process)
+    return to.send(process_ended{
+        request.life,
+        {ending::kind::lost, 0, 0, "it is not among what was left"}});
+  auto& mine = owners_[request.id];
+  mine = {request.life, to, process->pid, {}, false, request.max_memory};
+  const auto mark = life_mark_of(process->mark);
+  mine.told_to_stop = mark.stopping;
+  mine.began_before = true;
+  mine.ready_before = mark.ready;
+  if (request.inherit)
+    mine.socket = {request.inherit->cluster, request.inherit->slot};
+  resume_output(attachment_of(request), request.id, request.life);
+  note(request.id, log_stream::info,
+       "goes on as pid " + std::to_string(process->pid)
+           + " under another supervisor");
+  launch_request wanted;
+  describe(wanted, request);
+  children_.adopt({std::move(*process), std::move(wanted), inherited_->held});
+}
+
+void process_table::mark(const note_life& x) {
+  children_.mark(x.id, x.life, {x.ready, x.stopping, x.address});
+}
+
+void process_table::settle(const settle_life& x) {
+  auto process = take_inherited(x.id, x.life);
+  if (!process)
+    return children_.done(x.id, x.life);
+  resume_output(last_words_of(x.id, x.life), x.id, x.life);
+  children_.adopt({std::move(*process), {}, inherited_->held});
+  children_.abandon(x.id, x.life);
+}
+
+void process_table::signal(const send_signal& x) {
+  if (auto* to = find(x.id, x.life))
+    to->told_to_stop = true;
+  // SIGKILL also ends a launch that still waits for its predecessor.
+  if (x.signal == SIGKILL)
+    children_.kill_group(x.id, x.life);
+  else
+    children_.signal(x.id, x.life, x.signal);
+}
+
+void process_table::abandon(const std::string& id, std::uint64_t life) {
+  children_.abandon(id, life);
+  const auto i = owners_.find(id);
+  if (i == owners_.end() || i->second.life != life)
+    return;
+  forget(i);
+}
+
+void process_table::ask(std::uint64_t number, const probe_server& wanted) {
+  probe(loop_,
+        {wanted.address, wanted.port, wanted.how.type, wanted.how.path,
+         wanted.how.timeout},
+        [to = driver_, number](std::string fault) {
+          to.send(probe_done{number, std::move(fault)});
+        });
+}
+
+std::function<void()> process_table::on_loop(std::function<void(children&)> f) {
+  return [weak = weak_from_this(), loop = &loop_, f = std::move(f)] {
+    boost::asio::post(*loop, [weak, f] {
+      if (const auto self = weak.lock())
+        f(self->children_);
+    });
+  };
+}
+
+void process_table::describe(launch_request& wanted, pup::launch& request) {
+  wanted.argv = std::move(request.argv);
+  wanted.environment = std::move(request.env);
+  wanted.path = std::move(request.path);
+  wanted.cwd = std::move(request.cwd);
+  wanted.port = request.port;
+  wanted.ready = request.ready;
+  wanted.ready_path = std::move(request.ready_path);
+  wanted.watchdog = request.watchdog;
+  wanted.attributes = std::move(request.attributes);
+  wanted.cgroup_id = request.id.substr(0, request.id.find('!'));
+  wanted.pid_file = std::move(request.pid_file);
+}
+
+std::optional<inherited_process> process_table::take_inherited(
+    const std::string& id, std::uint64_t life) {
+  if (!inherited_)
+    return std::nullopt;
+  auto& all = inherited_->processes;
+  const auto i = std::find_if(all.begin(), all.end(), [&](const auto& x) {
+    return x.key == id && x.life == life;
+  });
+  if (i == all.end())
+    return std::nullopt;
+  auto result = std::move(*i);
+  all.erase(i);
+  return result;
+}
+
+bool process_table::takes_output(const pup::launch& request) const {
+  return log_ != nullptr
+         && (log_->wants(request.output)
+             || request.ready == ready_condition::log);
+}
+
+void process_table::resume_output(log_attachment plan, const std::string& key,
+                                  std::uint64_t life) {
+  const auto pipes = pipes_of(key, life);
+  const auto take = [this](const std::string& name) {
+    auto found = inherited_->held.extract(name);
+    return found.empty() ? unique_fd{} : std::move(found.mapped());
+  };
+  plan.out = take(out_name(pipes));
+  plan.err = take(err_name(pipes));
+  plan.resumed = true;
+  if (log_ != nullptr && (plan.out || plan.err))
+    log_->attach(std::move(plan));
+}
+
+void process_table::drain_the_dead() {
+  std::set<std::pair<std::string, std::uint64_t>> dead;
+  for (const auto& [name, fd] : inherited_->held) {
+    const auto end = name.rfind('/');
+    const auto begin = name.find('/') + 1;
+    if ((!name.starts_with("out/") && !name.starts_with("err/")) || end < begin)
+      continue;
+    const auto key = name.substr(begin, end - begin);
+    const auto life = std::strtoull(name.c_str() + end + 1, nullptr, 10);
+    const auto& all = inherited_->processes;
+    if (std::none_of(all.begin(), all.end(), [&](const auto& x) {
+          return x.key == key && x.life == life;
+        }))
+      dead.insert({key, life});
+  }
+  for (const auto& [key, life] : dead)
+    resume_output(last_words_of(key, life), key, life);
+}
+
+log_attachment process_table::last_words_of(const std::string& key,
+                                            std::uint64_t life) {
+  log_attachment result;
+  result.id = key.substr(0, key.find('!'));
+  result.losses = losses_of(result.id);
+  result.lease = lease_of(pipes_of(key, life));
+  return result;
+}
+
+void process_table::keep_group(const socket_id& x) {
+  if (!keeper_ || !keeper_->works() || x.cluster.empty()
+      || keeper_->keeps(kept_group_name(x.cluster),
+                        "slot " + std::to_string(x.slot)))
+    return;
+  const auto all = groups_->duplicates(x.cluster);
+  if (const auto* sockets = std::get_if<kept_sockets>(&all))
+    keeper_->keep(kept_group_name(x.cluster), *sockets);
+}
+
+void process_table::drop_closed_group(const std::string& cluster) {
+  if (keeper_ && !groups_->knows(cluster))
+    keeper_->keep(kept_group_name(cluster), {});
+}
+
+process_table::owner* process_table::find(const std::string& id,
+                                          std::uint64_t life) {
+  const auto i = owners_.find(id);
+  return i != owners_.end() && i->second.life == life ? &i->second : nullptr;
+}
+
+std::shared_ptr<log_losses> process_table::losses_of(const std::string& id) {
+  auto& result = losses_[id];
+  if (!result)
+    result = std::make_shared<log_losses>();
+  return result;
+}
+
+std::shared_ptr<void> process_table::lease_of(const std::string& pipes) {
+  if (!parent_)
+    return nullptr;
+  return {nullptr, [parent = parent_, pipes](void*) {
+            parent->release(out_name(pipes));
+            parent->release(err_name(pipes));
+          }};
+}
+
+log_attachment process_table::attachment_of(const pup::launch& request) {
+  log_attachment result;
+  // What a hook says belongs to its instance.
+  result.id = request.id.substr(0, request.id.find('!'));
+  result.output = request.output;
+  result.losses = losses_of(result.id);
+  result.lease = lease_of(pipes_of(request.id, request.life));
+  if (request.ready == ready_condition::log) {
+    result.awaited_pattern = request.ready_pattern;
+    result.on_match = on_loop([id = request.id, life = request.life](
+                                  children& all) { all.show_ready(id, life); });
+  }
+  return result;
+}
+
+output_ends process_table::open_output(const std::string& key,
+                                       std::uint64_t life,
+                                       const log_attachment& plan) {
+  output_ends result;
+  auto out = make_log_pipe();
+  auto err = make_log_pipe();
+  for (const auto* x : {&out, &err})
+    if (const auto* fault = std::get_if<os_fault>(x)) {
+      result.warning = to_string(*fault) + "; its output goes to /dev/null";
+      return result;
+    }
+  auto& [out_read, out_write] = std::get<log_pipe>(out);
+  auto& [err_read, err_write] = std::get<log_pipe>(err);
+  const auto pipes = pipes_of(key, life);
+  result.keep = {{out_name(pipes), out_read.get()},
+                 {err_name(pipes), err_read.get()}};
+  auto& mine = unattached_[key];
+  mine.id = plan.id;
+  mine.output = plan.output;
+  mine.losses = plan.losses;
+  mine.lease = plan.lease;
+  mine.awaited_pattern = plan.awaited_pattern;
+  mine.on_match = plan.on_match;
+  mine.out = std::move(out_read);
+  mine.err = std::move(err_read);
+  result.out = std::move(out_write);
+  result.err = std::move(err_write);
+  return result;
+}
+
+void process_table::note(const std::string& id, log_stream severity,
+                         std::string text) {
+  if (log_ != nullptr)
+    log_->event(id, severity, std::move(text));
+}
+
+void process_table::end(const std::string& id, std::uint64_t life, ending how) {
+  auto* x = find(id, life);
+  const bool well = (how.what == ending::kind::exited && how.code == 0)
+                    || (x != nullptr && x->told_to_stop);
+  const bool never = how.what == ending::kind::not_launched;
+  note(id,
+       well    ? log_stream::info
+       : never ? log_stream::error
+               : log_stream::warn,
+       to_string(how));
+  if (x == nullptr)
+    return;
+  const auto to = x->handle;
+  forget(owners_.find(id));
+  to.send(process_ended{life, std::move(how)});
+  // Nobody goes on with a task.
+  if (id.find('!') != std::string::npos)
+    children_.done(id, life);
+}
+
+void process_table::outgrew(pid_t pid, std::uint64_t used) {
+  for (const auto& [id, x] : owners_) {
+    if (x.pid != pid)
+      continue;
+    auto text = "used " + amount_of_memory(used) + ", more than maxMemory "
+                + amount_of_memory(x.max_memory);
+    note(id, log_stream::warn, text + "; is to be restarted");
+    return x.handle.send(process_outgrew{x.life, std::move(text)});
+  }
+}
+
+void process_table::forget(std::map<std::string, owner>::iterator i) {
+  const auto& x = i->second;
+  memory_.remove(x.pid);
+  driver_.send(process_gone{x.pid});
+  if (journal_ != nullptr && x.pid != 0)
+    journal_->ended(i->first, x.life);
+  if (!x.socket.cluster.empty()) {
+    groups_->left(x.socket.cluster, x.socket.slot);
+    drop_closed_group(x.socket.cluster);
+  }
+  owners_.erase(i);
+}
+
+child_events process_table::events() {
+  child_events result;
+  result.launched = [this](const std::string& id, std::uint64_t life, pid_t pid,
+                           const std::string& warning) {
+    if (journal_ != nullptr)
+      journal_->began(id, life, pid);
+    // In this order, so that what the process says comes after it.
+    if (const auto* x = find(id, life); x == nullptr || !x->began_before)
+      note(id, warning.empty() ? log_stream::info : log_stream::warn,
+           "started as pid " + std::to_string(pid)
+               + (warning.empty() ? "" : "; " + warning));
+    if (auto x = unattached_.extract(id); !x.empty())
+      log_->attach(std::move(x.mapped()));
+    if (auto* x = find(id, life)) {
+      x->pid = pid;
+      if (x->max_memory != 0)
+        memory_.add(pid, x->max_memory);
+      if (!x->socket.cluster.empty())
+        groups_->holds(x->socket.cluster, x->socket.slot, pid);
+      driver_.send(process_begun{pid, losses_of(id)});
+      x->handle.send(process_launched{life, pid, warning});
+    }
+  };
+  result.failed = [this](const std::string& id, std::uint64_t life,
+                         const launch_fault& fault) {
+    unattached_.erase(id);
+    ending how;
+    how.what = ending::kind::not_launched;
+    how.code = fault.stage == "port" ? ending::port_taken : 0;
+    how.text = fault.text;
+    end(id, life, std::move(how));
+  };
+  result.ready = [this](const std::string& id, std::uint64_t life,
+                        const std::string& address) {
+    auto* x = find(id, life);
+    if (x == nullptr || !x->ready_before)
+      note(id, log_stream::info,
+           address.empty() ? "is ready" : "is ready at " + address);
+    if (x != nullptr)
+      x->handle.send(process_ready{life, address});
+  };
+  result.said = [this](const std::string& id, std::uint64_t life,
+                       const self_report& report) {
+    if (auto* x = find(id, life))
+      x->handle.send(process_said{life, report.stopping, report.alive,
+                                  report.trouble, report.status});
+  };
+  result.left_behind = [this](const std::string& id, std::uint64_t life,
+                              const burial& end) {
+    const auto* x = find(id, life);
+    if (x != nullptr && x->told_to_stop)
+      return;
+    note(id, log_stream::warn,
+         "left " + std::to_string(end.left_behind)
+             + " running in sessions of their own, " + end.left_example
+             + ": killed; it should stay in the foreground");
+  };
+  result.exited = [this](const std::string& id, std::uint64_t life,
+                         const exit_status& status) {
+    end(id, life, ending_from(status));
+  };
+  return result;
+}
+
+}  // namespace pup

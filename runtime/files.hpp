@@ -1,0 +1,24 @@
+// Files of this machine under watch, for the actors.
+#pragma once
+
+#include "pup/actors/watching.hpp"
+
+#include <string>
+#include <vector>
+
+namespace pup {
+
+/// On a thread of its own, which exists once something is watched: a large tree
+/// takes a while to look through. `own`: patterns (glob.hpp) of absolute paths
+/// that never count. Changed files are named as seen from the current folder of
+/// this call.
+file_watch real_file_watch(std::vector<std::string> own);
+
+/// Patterns of the files that a supervisor of `spec` writes: logs, the rotated
+/// ones as well, and pids.
+std::vector<std::string> own_files(const pup_spec& spec);
+
+/// A pattern that matches this path alone.
+std::string glob_of_path(const std::string& path);
+
+}  // namespace pup

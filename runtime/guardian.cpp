@@ -1,0 +1,578 @@
+// pup-guardian SUPERVISOR [ARGUMENT…]: the parent of a supervisor and of all
+// its processes.
+//
+// Starts the supervisor (`pup run …`) with one end of a socketpair, whose
+// number is in PUP_GUARD_FD, and does what it asks for (guard_protocol.hpp):
+// starts processes, signals them, tells of their ends, keeps descriptors and
+// notes for a successor. A supervisor that ends without a farewell is started
+// again, from the binary that is then on the disk by its path: at once, then
+// after 100 ms, twice that, up to 10 s, as long as it ends within 10 s. When
+// that one does not get ready, the next is from the binary that last did, and
+// so on in turn. One that ends before any has been ready has failed: its exit
+// code is passed on. What one notes counts once it is ready: it may write what
+// the former binary cannot read.
+//
+// A supervisor that steps aside (an upgrade) has its successor at once, and is
+// left alone until it has carried its last connection.
+//
+// SIGTERM, SIGINT, SIGHUP and SIGUSR2 are passed on to the supervisor, so that
+// this process is what a terminal, a service manager or a container's runtime
+// deals with. One thread, no timer when idle, no CAF, no stream of the standard
+// library: small, and without much that can go wrong.
+#include "pup/runtime/guard_protocol.hpp"
+#include "pup/runtime/service_manager.hpp"
+#include "pup/runtime/wards.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <string>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+namespace pup {
+
+namespace {
+
+using clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+
+constexpr milliseconds first_delay{100};
+constexpr milliseconds longest_delay{10'000};
+constexpr int restarts_at_once = 3;
+// A supervisor that has been ready for so long begins a new series of failures.
+constexpr std::chrono::seconds stable_after{1};
+// For what is left at the very end.
+constexpr std::chrono::seconds end_timeout{5};
+
+/// An encoded message that waits for room in the socket.
+struct waiting_message {
+  guard::outgoing what;
+  std::vector<unique_fd> owned;
+};
+
+class guardian {
+public:
+  explicit guardian(std::vector<std::string> supervisor)
+      : command_(std::move(supervisor)) {}
+
+  int run() {
+    prepare();
+    start_supervisor();
+    while (!exit_code_)
+      turn();
+    end_what_is_left();
+    return *exit_code_;
+  }
+
+private:
+  // -- the loop ---------------------------------------------------------------
+
+  void prepare() {
+    raise_descriptor_limit();
+    for (int fd = 0; fd < 3; ++fd)
+      if (::fcntl(fd, F_GETFD) < 0)
+        static_cast<void>(::open("/dev/null", O_RDWR));
+    ::prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+    std::signal(SIGCHLD, SIG_DFL);
+    std::signal(SIGPIPE, SIG_IGN);
+    sigset_t set;
+    sigemptyset(&set);
+    for (const int x :
+         {SIGCHLD, SIGTERM, SIGINT, SIGHUP, guard::upgrade_signal})
+      sigaddset(&set, x);
+    ::sigprocmask(SIG_BLOCK, &set, nullptr);
+    signals_.reset(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+  }
+
+  void turn() {
+    std::array<pollfd, 2> events{
+        {{signals_.get(), POLLIN, 0}, {socket_.get(), 0, 0}}};
+    // What the supervisor does not take in must not pile up here.
+    events[1].events = waiting_.empty() ? POLLIN : POLLOUT;
+    const auto count = ::poll(events.data(), socket_ ? 2 : 1, timeout_ms());
+    if (count > 0 && events[1].revents != 0 && socket_)
+      on_socket();
+    if (count > 0 && events[0].revents != 0)
+      on_signals();
+    on_time();
+  }
+
+  int timeout_ms() const {
+    auto next = wards_.deadline();
+    for (const auto& x : {start_at_, come_up_by_})
+      if (x && (!next || *x < *next))
+        next = x;
+    if (!next)
+      return -1;
+    const auto left = std::chrono::ceil<milliseconds>(*next - clock::now());
+    return static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, 60'000));
+  }
+
+  void on_time() {
+    if (const auto due = wards_.deadline(); due && *due <= clock::now()) {
+      wards_.on_time();
+      tell_ends();
+    }
+    if (start_at_ && *start_at_ <= clock::now())
+      start_supervisor();
+    if (come_up_by_ && *come_up_by_ <= clock::now()) {
+      come_up_by_.reset();
+      ::kill(supervisor_, SIGKILL);
+    }
+  }
+
+  void on_signals() {
+    signalfd_siginfo info{};
+    bool child = false;
+    while (::read(signals_.get(), &info, sizeof(info)) == sizeof(info)) {
+      const auto signo = static_cast<int>(info.ssi_signo);
+      if (signo == SIGCHLD)
+        child = true;
+      else
+        pass_on(signo);
+    }
+    if (!child)
+      return;
+    const auto end = wards_.reap(supervisor_);
+    if (end)
+      supervisor_ended(*end);
+    tell_ends();
+  }
+
+  // One that cannot hear it yet gets it as soon as it is ready.
+  void pass_on(int signo) {
+    if (supervisor_ != 0 && heeds_signals_) {
+      ::kill(supervisor_, signo);
+      return;
+    }
+    if (signo == SIGHUP || signo == guard::upgrade_signal)
+      return;
+    if (pending_signal_ != 0) {  // the second one: no more patience
+      exit_code_ = 128 + signo;
+      return;
+    }
+    pending_signal_ = signo;
+    if (start_at_)
+      start_at_ = clock::now();
+  }
+
+  // -- the supervisor ---------------------------------------------------------
+
+  void start_supervisor() {
+    start_at_.reset();
+    drop_drafts();
+    std::array<int, 2> ends{};
+    if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data())
+        != 0)
+      return cannot_start({"socketpair", "", errno});
+    socket_.reset(ends[0]);
+    const unique_fd theirs{ends[1]};
+    ::fcntl(socket_.get(), F_SETFL, O_NONBLOCK);
+    spawn_request request;
+    request.argv = command_;
+    if (from_image_)
+      request.program = "/proc/" + std::to_string(::getpid()) + "/fd/"
+                        + std::to_string(image_.get());
+    for (auto** i = ::environ; i != nullptr && *i != nullptr; ++i)
+      request.environment.emplace_back(*i);
+    request.environment.emplace_back("PUP_GUARD_FD=3");
+    request.stdin_fd = STDIN_FILENO;
+    request.stdout_fd = STDOUT_FILENO;
+    request.stderr_fd = STDERR_FILENO;
+    request.ready_fd = theirs.get();  // becomes 3
+    auto spawned = spawn(request);
+    if (const auto* fault = std::get_if<os_fault>(&spawned))
+      return cannot_start(*fault);
+    supervisor_ = std::get<child>(spawned).pid;
+    heeds_signals_ = false;
+    farewell_.reset();
+    if (was_ready_)
+      come_up_by_ = clock::now() + guard::come_up_timeout * (1 + losses_);
+    introduce();
+  }
+
+  void cannot_start(const os_fault& fault) {
+    std::fprintf(stderr, "pup: the supervisor cannot be started: %s\n",
+                 to_string(fault).c_str());
+    socket_.reset();
+    if (!was_ready_)
+      exit_code_ = 1;
+    else
+      did_not_come_up("cannot be started: " + to_string(fault));
+  }
+
+  // All that is kept for it.
+  void introduce() {
+    guard::welcome hello;
+    hello.guardian = ::getpid();
+    hello.last_number = last_number_;
+    hello.predecessors = predecessors_;
+    hello.last_end = last_end_;
+    hello.refusal = refusal_;
+    say(hello);
+    const auto now = clock::now();
+    for (const auto& [number, x] : wards_.all()) {
+      say(guard::inherited{
+          number, x.key, x.life, x.pid,
+          std::chrono::duration_cast<milliseconds>(now - x.begun).count(),
+          x.mark});
+      if (x.now == ward::phase::ended)
+        say(x.end);
+    }
+    for (const auto& [name, fd] : held_)
+      say(guard::held{{name, {fd.get()}}});
+    for (const auto& [name, bytes] : notes_)
+      say(guard::noted{name, bytes});
+    say(guard::complete{});
+  }
+
+  void supervisor_ended(const exit_of& end) {
+    come_up_by_.reset();
+    // What it has said before its end counts.
+    while (socket_ && supervisor_ == end.pid && take_message()) {}
+    if (supervisor_ != end.pid)
+      return;  // its last word was that it steps aside
+    socket_.reset();
+    waiting_.clear();
+    supervisor_ = 0;
+    const auto code = end.signal != 0 ? 128 + end.signal : end.code;
+    if (farewell_) {
+      exit_code_ = *farewell_;
+      return;
+    }
+    if (!was_ready_) {
+      exit_code_ = code;
+      return;
+    }
+    ++predecessors_;
+    last_end_ = end.signal != 0
+                    ? std::string{"killed by SIG"} + ::sigabbrev_np(end.signal)
+                    : "exited with code " + std::to_string(end.code);
+    if (!heeds_signals_)
+      return did_not_come_up(last_end_);
+    std::fprintf(stderr,
+                 "pup: the supervisor, pid %d, was lost (%s); starting "
+                 "another one\n",
+                 end.pid, last_end_.c_str());
+    start_later();
+  }
+
+  // The next one is from the other binary, where there are two.
+  void did_not_come_up(const std::string& how) {
+    std::fprintf(stderr, "pup: a supervisor from %s did not come up: %s\n",
+                 from_image_ ? "the former program" : command_.front().c_str(),
+                 how.c_str());
+    if (!from_image_)
+      refusal_ = command_.front() + ": did not come up: " + how;
+    from_image_ = !from_image_ && image_;
+    start_later();
+  }
+
+  void start_later() {
+    const auto now = clock::now();
+    if (heeds_signals_ && now - ready_since_ >= stable_after) {
+      losses_ = 0;
+      delay_ = first_delay;
+    }
+    start_at_ = now;
+    if (++losses_ <= restarts_at_once || pending_signal_ != 0)
+      return;
+    *start_at_ += delay_;
+    delay_ = std::min(delay_ * 2, longest_delay);
+  }
+
+  // -- what is said -----------------------------------------------------------
+
+  void on_socket() {
+    flush();
+    // What else is there comes after the signals had their turn.
+    for (int i = 0; i < 64 && socket_ && waiting_.empty() && take_message();
+         ++i) {}
+  }
+
+  void say(const guard::message& x) {
+    if (!socket_)
+      return;
+    auto what = guard::encode(x);
+    if (waiting_.empty()) {
+      const auto result = guard::send(socket_.get(), what);
+      if (result != guard::send_result::would_block)
+        return;  // broken: its end is about to be told by SIGCHLD
+    }
+    waiting_message later;
+    for (auto& fd : what.descriptors) {
+      later.owned.emplace_back(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
+      fd = later.owned.back().get();
+    }
+    later.what = std::move(what);
+    waiting_.push_back(std::move(later));
+  }
+
+  void flush() {
+    while (socket_ && !waiting_.empty()) {
+      if (guard::send(socket_.get(), waiting_.front().what)
+          == guard::send_result::would_block)
+        return;
+      waiting_.pop_front();
+    }
+  }
+
+  void tell_ends() {
+    for (const auto number : wards_.newly_ended())
+      if (const auto* x = wards_.find(number))
+        say(x->end);
+  }
+
+  /// False: there is none, or nobody to expect one from.
+  bool take_message() {
+    guard::packet packet;
+    switch (guard::receive(socket_.get(), packet)) {
+      case guard::receive_result::would_block:
+        return false;
+      case guard::receive_result::received:
+        break;
+      case guard::receive_result::closed:  // it is about to end
+        socket_.reset();
+        waiting_.clear();
+        return false;
+      case guard::receive_result::broken:
+        return break_off();
+    }
+    auto message = guard::decode(packet);
+    return std::visit([&](auto& x) { return take(x, packet); }, message);
+  }
+
+  // It talks nonsense, and cannot go on.
+  bool break_off() {
+    socket_.reset();
+    waiting_.clear();
+    if (supervisor_ != 0)
+      ::kill(supervisor_, SIGKILL);
+    return false;
+  }
+
+  template <class T>
+  bool take(const T&, const guard::packet&) {
+    return break_off();
+  }
+
+  bool take(guard::start& x, guard::packet& packet) {
+    last_number_ = std::max(last_number_, x.number);
+    const auto number = x.number;
+    auto hold = std::move(x.hold);
+    const auto refuse = [&](const os_fault& fault) {
+      say(guard::start_failed{number, fault.call, fault.object, fault.code});
+      return true;
+    };
+    if (packet.truncated)
+      return refuse({"recvmsg", "descriptors for " + x.key, EMFILE});
+    if (x.number == 0 || wards_.find(x.number) != nullptr)
+      return break_off();
+    auto result = wards_.start(x);
+    if (const auto* fault = std::get_if<os_fault>(&result))
+      return refuse(*fault);
+    for (auto& y : hold)
+      held_[y.name] = packet.take(y.what);
+    say(guard::started{number, std::get<child>(result).pid});
+    return true;
+  }
+
+  bool take(const guard::signal& x, const guard::packet&) {
+    wards_.signal(x.number, x.signo);
+    return true;
+  }
+
+  bool take(guard::mark& x, const guard::packet&) {
+    if (auto* y = wards_.find(x.number))
+      y->mark = std::move(x.bytes);
+    return true;
+  }
+
+  bool take(const guard::forget& x, const guard::packet&) {
+    if (heeds_signals_)
+      wards_.forget(x.number);
+    else
+      forgotten_.push_back(x.number);
+    return true;
+  }
+
+  bool take(const guard::hold& x, guard::packet& packet) {
+    if (auto fd = packet.take(x.what.what))
+      held_[x.what.name] = std::move(fd);
+    return true;
+  }
+
+  bool take(const guard::drop& x, const guard::packet&) {
+    held_.erase(x.name);
+    return true;
+  }
+
+  bool take(guard::note& x, const guard::packet&) {
+    if (heeds_signals_)
+      write_down(x.name, std::move(x.bytes));
+    else
+      drafts_[x.name] = std::move(x.bytes);
+    return true;
+  }
+
+  void write_down(const std::string& name, std::string bytes) {
+    if (bytes.empty())
+      notes_.erase(name);
+    else
+      notes_[name] = std::move(bytes);
+  }
+
+  // -- drafts: what one that is not ready yet has said ------------------------
+
+  void take_over_drafts() {
+    for (auto& [name, bytes] : std::exchange(drafts_, {}))
+      write_down(name, std::move(bytes));
+    for (const auto number : std::exchange(forgotten_, {}))
+      wards_.forget(number);
+  }
+
+  // The next one judges an end again, unless a newer life has followed it.
+  void drop_drafts() {
+    drafts_.clear();
+    for (const auto number : std::exchange(forgotten_, {})) {
+      const auto* x = wards_.find(number);
+      const auto& all = wards_.all();
+      if (x != nullptr
+          && std::any_of(all.begin(), all.end(), [&](const auto& y) {
+               return y.second.key == x->key && y.second.life > x->life;
+             }))
+        wards_.forget(number);
+    }
+  }
+
+  bool take(const guard::ready&, const guard::packet&) {
+    was_ready_ = true;
+    heeds_signals_ = true;
+    take_over_drafts();
+    come_up_by_.reset();
+    if (!from_image_) {
+      refusal_.clear();
+      image_.reset(
+          ::open(("/proc/" + std::to_string(supervisor_) + "/exe").c_str(),
+                 O_PATH | O_CLOEXEC));
+    }
+    from_image_ = false;  // it may be another one by then
+    ready_since_ = clock::now();
+    if (pending_signal_ != 0)
+      ::kill(supervisor_, std::exchange(pending_signal_, 0));
+    return true;
+  }
+
+  bool take(const guard::away& x, guard::packet& packet) {
+    const auto fd = packet.take(x.output);
+    if (!fd)
+      return true;
+    ::dup2(fd.get(), STDOUT_FILENO);
+    ::dup2(fd.get(), STDERR_FILENO);
+    return true;
+  }
+
+  bool take(const guard::tell& x, const guard::packet&) {
+    tell_service_manager(x.text);
+    return true;
+  }
+
+  bool take(const guard::aside&, const guard::packet&) {
+    if (!heeds_signals_)
+      return break_off();
+    std::fprintf(stderr, "pup: the supervisor, pid %d, makes room for %s\n",
+                 supervisor_, command_.front().c_str());
+    supervisor_ = 0;
+    waiting_.clear();
+    ++predecessors_;
+    last_end_ = "stepped aside";
+    refusal_.clear();
+    losses_ = 0;
+    start_supervisor();
+    return true;
+  }
+
+  bool take(const guard::farewell& x, const guard::packet&) {
+    farewell_ = x.exit_code;
+    return true;
+  }
+
+  // -- the end ----------------------------------------------------------------
+
+  void end_what_is_left() {
+    socket_.reset();
+    const auto deadline = clock::now() + end_timeout;
+    if (supervisor_ != 0)
+      ::kill(supervisor_, SIGKILL);
+    // Each end is told by SIGCHLD, and may leave further children to us.
+    for (;;) {
+      static_cast<void>(wards_.reap(supervisor_));
+      if (!wards_.kill_all(0))
+        return;
+      const auto left =
+          std::chrono::ceil<milliseconds>(deadline - clock::now()).count();
+      pollfd one{signals_.get(), POLLIN, 0};
+      if (left <= 0 || ::poll(&one, 1, static_cast<int>(left)) == 0)
+        return;
+      signalfd_siginfo info{};
+      while (::read(signals_.get(), &info, sizeof(info)) == sizeof(info)) {}
+    }
+  }
+
+  std::vector<std::string> command_;
+  wards wards_;
+  std::map<std::string, unique_fd> held_;
+  std::map<std::string, std::string> notes_;
+  // Of the current supervisor, until it is ready. Empty bytes: a note goes.
+  std::map<std::string, std::string> drafts_;
+  std::vector<std::uint64_t> forgotten_;
+  std::uint64_t last_number_ = 0;
+
+  unique_fd signals_;
+  int pending_signal_ = 0;
+
+  pid_t supervisor_ = 0;
+  // Of the last supervisor that was ready, whatever its path leads to by now.
+  unique_fd image_;
+  bool from_image_ = false;  // the current or next supervisor
+  std::string refusal_;
+  std::optional<clock::time_point> come_up_by_;
+  unique_fd socket_;
+  std::deque<waiting_message> waiting_;
+  clock::time_point ready_since_;
+  bool was_ready_ = false;      // some supervisor
+  bool heeds_signals_ = false;  // this one
+  std::optional<int> farewell_;
+  std::uint32_t predecessors_ = 0;
+  std::string last_end_;
+  int losses_ = 0;  // in a row
+  milliseconds delay_ = first_delay;
+  std::optional<clock::time_point> start_at_;
+  std::optional<int> exit_code_;
+};
+
+}  // namespace
+
+}  // namespace pup
+
+int main(int argc, char** argv) {
+  if (argc < 2) {
+    std::fputs("pup-guardian: belongs to pup, which starts it\n", stderr);
+    return 2;
+  }
+  return pup::guardian{{argv + 1, argv + argc}}.run();
+}

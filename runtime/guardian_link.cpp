@@ -1,0 +1,520 @@
+#include "pup/runtime/guardian_link.hpp"
+
+#include "pup/runtime/descendants.hpp"
+#include "pup/runtime/pidfd.hpp"
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/post.hpp>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <deque>
+#include <mutex>
+#include <optional>
+#include <unordered_map>
+#include <utility>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
+
+namespace pup {
+
+namespace {
+
+namespace asio = boost::asio;
+using boost::system::error_code;
+using clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+
+constexpr std::chrono::seconds end_timeout{5};
+
+// Between two waits for the socket, so that others on the loop have their turn.
+constexpr int messages_per_turn = 64;
+
+/// An encoded message that waits for room in the socket.
+struct waiting_message {
+  guard::outgoing what;
+  std::vector<unique_fd> owned;
+};
+
+burial burial_of(const guard::ended& x) {
+  burial result;
+  result.status = {x.pid,    x.code,   x.signal,    x.core,
+                   x.memory, x.cpu_us, x.max_rss_kb};
+  result.gone = x.gone;
+  result.left_behind = x.left_behind;
+  result.left_example = x.left_example;
+  return result;
+}
+
+bool becomes_readable(int fd, milliseconds wait) {
+  pollfd event{fd, POLLIN, 0};
+  int count = 0;
+  do {
+    count = ::poll(&event, 1, static_cast<int>(wait.count()));
+  } while (count < 0 && errno == EINTR);
+  return count > 0;
+}
+
+class link : public guardian_link, public std::enable_shared_from_this<link> {
+public:
+  explicit link(unique_fd socket) : socket_(std::move(socket)) {}
+
+  /// Why it failed; empty: it has not.
+  std::string shake_hands();
+
+  [[nodiscard]] pid_t parent() const override {
+    return guardian();
+  }
+  [[nodiscard]] pid_t guardian() const override {
+    return guardian_;
+  }
+  inheritance& inherited() override {
+    return inherited_;
+  }
+
+  void watch(asio::io_context& loop, std::function<void()> lost) override;
+  void ignore() override;
+
+  void note(const std::string& name, const std::string& bytes) override {
+    say(guard::note{name, bytes});
+  }
+  void hold(const std::string& name, int fd) override {
+    say(guard::hold{{name, {fd}}});
+  }
+  void drop(const std::string& name) override {
+    say(guard::drop{name});
+  }
+  void ready() override {
+    say(guard::ready{});
+  }
+  void away(int output) override {
+    say(guard::away{{output}});
+  }
+  void tell(const std::string& text) override {
+    say(guard::tell{text});
+  }
+  void farewell(int exit_code) override {
+    say(guard::farewell{exit_code});
+  }
+  void fall_silent() override {
+    const std::lock_guard guard{mutex_};
+    silent_ = true;
+  }
+  bool step_aside() override;
+
+  void connect(spawner_events events) override;
+  std::uint64_t start(const start_order& order) override;
+  std::optional<os_fault> signal(std::uint64_t number, int signo) override;
+  [[nodiscard]] bool runs(std::uint64_t number) const override;
+  void mark(std::uint64_t number, const std::string& bytes) override {
+    say(guard::mark{number, bytes});
+  }
+  void forget(std::uint64_t number) override {
+    say(guard::forget{number});
+  }
+  void release(const std::string& name) override {
+    say(guard::drop{name});
+  }
+  void adopt(inherited_process x) override;
+  void end_all() override;
+
+private:
+  bool keep(guard::message&& x, guard::packet& from);
+  void say(const guard::message& x);
+  bool try_to_say(const guard::message& x);
+  void await_room();
+  void flush();
+  void listen();
+  void hear();
+  bool take_message();
+  void lose();
+  template <class Step>
+  void later(Step step);
+
+  void take(const guard::started& x, guard::packet& from);
+  void take(const guard::start_failed& x, guard::packet& from);
+  void take(const guard::ended& x, guard::packet& from);
+  template <class T>
+  void take(const T&, const guard::packet&) {
+    lose();
+  }
+
+  unique_fd socket_;
+  pid_t guardian_ = 0;
+  inheritance inherited_;
+  std::string scope_;
+  std::function<void()> lost_;
+
+  // Of what follows, for the length of a system call.
+  std::mutex mutex_;
+  std::deque<waiting_message> waiting_;
+  bool broken_ = false;
+  bool silent_ = false;  // what is said is dropped
+
+  // The loop's own.
+  asio::io_context* loop_ = nullptr;
+  std::optional<asio::posix::stream_descriptor> events_of_socket_;
+  spawner_events events_;
+  std::uint64_t last_number_ = 0;
+  std::unordered_map<std::uint64_t, pid_t> processes_;  // 0: to be started
+  // Of inherited processes that nobody has adopted yet.
+  std::unordered_map<std::uint64_t, burial> early_ends_;
+  std::shared_ptr<spawner> orphans_;  // once the guardian is lost
+};
+
+// -- the handshake ------------------------------------------------------------
+
+std::string link::shake_hands() {
+  for (bool first = true;; first = false) {
+    guard::packet packet;
+    if (guard::receive(socket_.get(), packet)
+        != guard::receive_result::received)
+      return "the guardian does not speak";
+    auto message = guard::decode(packet);
+    if (first) {
+      const auto* hello = std::get_if<guard::welcome>(&message);
+      if (hello == nullptr || hello->version != guard::version)
+        return "the guardian is of another version of pup";
+      guardian_ = hello->guardian;
+      scope_ = std::to_string(guardian_) + '.'
+               + std::to_string(start_ticks(guardian_));
+      last_number_ = hello->last_number;
+      inherited_.predecessors = hello->predecessors;
+      inherited_.last_end = hello->last_end;
+      inherited_.refusal = hello->refusal;
+      continue;
+    }
+    if (std::holds_alternative<guard::complete>(message))
+      return {};
+    if (!keep(std::move(message), packet))
+      return "the guardian says what is not understood";
+  }
+}
+
+bool link::keep(guard::message&& x, guard::packet& from) {
+  if (auto* held = std::get_if<guard::held>(&x)) {
+    inherited_.held[held->what.name] = from.take(held->what.what);
+  } else if (auto* noted = std::get_if<guard::noted>(&x)) {
+    inherited_.notes[noted->name] = std::move(noted->bytes);
+  } else if (auto* y = std::get_if<guard::inherited>(&x)) {
+    inherited_.processes.push_back(
+        {y->number, std::move(y->key), y->life, y->pid, milliseconds{y->age_ms},
+         std::move(y->mark), unique_fd{}, std::nullopt});
+  } else if (const auto* end = std::get_if<guard::ended>(&x)) {
+    for (auto& z : inherited_.processes)
+      if (z.number == end->number)
+        z.end = burial_of(*end);
+  } else {
+    return false;
+  }
+  return true;
+}
+
+void link::watch(asio::io_context& loop, std::function<void()> lost) {
+  loop_ = &loop;
+  lost_ = std::move(lost);
+  ::fcntl(socket_.get(), F_SETFL, O_NONBLOCK);
+  asio::post(loop, [self = shared_from_this()] {
+    error_code error;
+    self->events_of_socket_.emplace(*self->loop_);
+    self->events_of_socket_->assign(
+        ::fcntl(self->socket_.get(), F_DUPFD_CLOEXEC, 3), error);
+    if (error)
+      return self->lose();
+    self->listen();
+    self->await_room();
+  });
+}
+
+void link::ignore() {
+  events_of_socket_.reset();
+  events_ = {};
+  lost_ = nullptr;
+  orphans_.reset();
+}
+
+// -- saying -------------------------------------------------------------------
+
+void link::say(const guard::message& x) {
+  static_cast<void>(try_to_say(x));
+}
+
+// False: it cannot be said; errno says why.
+bool link::try_to_say(const guard::message& x) {
+  auto what = guard::encode(x);
+  const std::lock_guard guard{mutex_};
+  if (silent_)
+    return true;
+  if (broken_) {
+    errno = EPIPE;
+    return false;
+  }
+  if (waiting_.empty()) {
+    const auto result = guard::send(socket_.get(), what);
+    if (result != guard::send_result::would_block)
+      return result == guard::send_result::sent;
+  }
+  waiting_message later;
+  for (auto& fd : what.descriptors) {
+    later.owned.emplace_back(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
+    if (!later.owned.back())
+      return false;
+    fd = later.owned.back().get();
+  }
+  later.what = std::move(what);
+  waiting_.push_back(std::move(later));
+  if (waiting_.size() == 1 && loop_ != nullptr)
+    asio::post(*loop_, [self = shared_from_this()] { self->await_room(); });
+  return true;
+}
+
+bool link::step_aside() {
+  const std::lock_guard guard{mutex_};
+  waiting_.push_back({guard::encode(guard::aside{}), {}});
+  while (!waiting_.empty()) {
+    const auto result = guard::send(socket_.get(), waiting_.front().what);
+    if (result == guard::send_result::broken)
+      return false;
+    if (result == guard::send_result::sent) {
+      waiting_.pop_front();
+      continue;
+    }
+    // The guardian does not listen while it has something to say. It will say
+    // it to the successor again.
+    pollfd event{socket_.get(), POLLIN | POLLOUT, 0};
+    ::poll(&event, 1, -1);
+    guard::packet ignored;
+    if ((event.revents & POLLIN) != 0)
+      static_cast<void>(guard::receive(socket_.get(), ignored));
+  }
+  return true;
+}
+
+void link::await_room() {
+  if (!events_of_socket_)
+    return;
+  {
+    const std::lock_guard guard{mutex_};
+    if (waiting_.empty())
+      return;
+  }
+  events_of_socket_->async_wait(asio::posix::stream_descriptor::wait_write,
+                                [self = shared_from_this()](error_code error) {
+                                  if (!error)
+                                    self->flush();
+                                });
+}
+
+void link::flush() {
+  {
+    const std::lock_guard guard{mutex_};
+    while (!waiting_.empty()
+           && guard::send(socket_.get(), waiting_.front().what)
+                  != guard::send_result::would_block)
+      waiting_.pop_front();
+  }
+  await_room();
+}
+
+// -- hearing ------------------------------------------------------------------
+
+void link::listen() {
+  events_of_socket_->async_wait(asio::posix::stream_descriptor::wait_read,
+                                [self = shared_from_this()](error_code error) {
+                                  if (!error)
+                                    self->hear();
+                                });
+}
+
+void link::hear() {
+  for (int i = 0; i < messages_per_turn && events_of_socket_; ++i)
+    if (!take_message())
+      break;
+  if (events_of_socket_)
+    listen();
+}
+
+bool link::take_message() {
+  guard::packet packet;
+  switch (guard::receive(socket_.get(), packet)) {
+    case guard::receive_result::would_block:
+      return false;
+    case guard::receive_result::received:
+      break;
+    default:
+      lose();
+      return false;
+  }
+  auto message = guard::decode(packet);
+  std::visit([&](auto& x) { take(x, packet); }, message);
+  return true;
+}
+
+void link::take(const guard::started& x, guard::packet&) {
+  const auto i = processes_.find(x.number);
+  if (i == processes_.end())
+    return;
+  i->second = x.pid;
+  if (events_.started)
+    events_.started(x.number, x.pid);
+}
+
+void link::take(const guard::start_failed& x, guard::packet&) {
+  if (processes_.erase(x.number) > 0 && events_.failed)
+    events_.failed(x.number, {x.call, x.object, x.code});
+}
+
+void link::take(const guard::ended& x, guard::packet&) {
+  if (processes_.erase(x.number) == 0)
+    early_ends_.emplace(x.number, burial_of(x));
+  else if (events_.ended)
+    events_.ended(x.number, burial_of(x));
+}
+
+// -- the spawner --------------------------------------------------------------
+
+// Events never come from within a command.
+template <class Step>
+void link::later(Step step) {
+  asio::post(*loop_, [self = shared_from_this(), step = std::move(step)] {
+    step(*self);
+  });
+}
+
+void link::connect(spawner_events events) {
+  events_ = std::move(events);
+}
+
+std::uint64_t link::start(const start_order& order) {
+  const auto number = ++last_number_;
+  guard::start wanted;
+  wanted.number = number;
+  wanted.key = order.key;
+  wanted.life = order.life;
+  wanted.request = order.request;
+  wanted.request.environment.push_back(life_entry(scope_, number));
+  for (const auto& x : order.keep)
+    wanted.hold.push_back({x.name, {x.fd}});
+  processes_.emplace(number, 0);
+  if (try_to_say(wanted))
+    return number;
+  later([number, code = errno](link& self) {
+    if (self.processes_.erase(number) > 0 && self.events_.failed)
+      self.events_.failed(number, {"guardian", "asked to start it", code});
+  });
+  return number;
+}
+
+std::optional<os_fault> link::signal(std::uint64_t number, int signo) {
+  if (orphans_)
+    return orphans_->signal(number, signo);
+  const auto i = processes_.find(number);
+  if (i == processes_.end() || i->second == 0)
+    return std::nullopt;
+  // What the guardian would find is asked here, where somebody waits for it.
+  const auto refuse = [&](int code) {
+    return os_fault{"kill", "group " + std::to_string(i->second), code};
+  };
+  if (signo < 1 || signo >= _NSIG)
+    return refuse(EINVAL);
+  if (runs(number) && ::kill(-i->second, 0) != 0 && errno == EPERM)
+    return refuse(EPERM);
+  say(guard::signal{number, signo});
+  return std::nullopt;
+}
+
+bool link::runs(std::uint64_t number) const {
+  if (orphans_)
+    return orphans_->runs(number);
+  const auto i = processes_.find(number);
+  if (i == processes_.end() || i->second == 0)
+    return false;
+  return ::kill(i->second, 0) == 0 || errno == EPERM;
+}
+
+void link::adopt(inherited_process x) {
+  processes_[x.number] = x.pid;
+  if (auto early = early_ends_.extract(x.number); !early.empty())
+    x.end = std::move(early.mapped());
+  if (!x.end)
+    return;
+  later([number = x.number, end = *x.end](link& self) {
+    if (self.processes_.erase(number) > 0 && self.events_.ended)
+      self.events_.ended(number, end);
+  });
+}
+
+void link::end_all() {
+  if (orphans_)
+    return orphans_->end_all();
+  for (const auto& [number, pid] : processes_)
+    say(guard::signal{number, SIGKILL});
+  const auto deadline = clock::now() + end_timeout;
+  for (const auto& [number, pid] : processes_) {
+    const auto pidfd = open_pidfd(pid);
+    if (pidfd)
+      becomes_readable(
+          pidfd.get(),
+          std::max(std::chrono::ceil<milliseconds>(deadline - clock::now()),
+                   milliseconds{0}));
+  }
+  processes_.clear();
+}
+
+// -- without a guardian -------------------------------------------------------
+
+void link::lose() {
+  {
+    const std::lock_guard guard{mutex_};
+    if (std::exchange(broken_, true))
+      return;
+    waiting_.clear();
+  }
+  events_of_socket_.reset();
+  orphans_ = own_processes(*loop_);
+  orphans_->connect(
+      {nullptr, nullptr, [this](std::uint64_t number, const burial& end) {
+         if (events_.ended)
+           events_.ended(number, end);
+       }});
+  std::vector<std::uint64_t> unborn;
+  for (const auto& [number, pid] : processes_) {
+    if (pid == 0) {
+      unborn.push_back(number);
+      continue;
+    }
+    inherited_process left;
+    left.number = number;
+    left.pid = pid;
+    left.pidfd = open_pidfd(pid);
+    // Init reaps what has ended meanwhile, and somebody else may have its pid.
+    const auto life = life_of(pid);
+    if (::getsid(pid) != pid
+        || (!life.empty() && number_in(life, scope_) != number))
+      left.end.emplace().status.pid = pid;
+    orphans_->adopt(std::move(left));
+  }
+  processes_.clear();
+  if (lost_)
+    lost_();
+  for (const auto number : unborn)
+    if (events_.failed)
+      events_.failed(number, {"guardian", "has ended", ESRCH});
+}
+
+}  // namespace
+
+std::variant<std::shared_ptr<guardian_link>, std::string> guardian_link::open(
+    unique_fd socket) {
+  auto result = std::make_shared<link>(std::move(socket));
+  if (auto fault = result->shake_hands(); !fault.empty())
+    return fault;
+  return result;
+}
+
+}  // namespace pup

@@ -1,0 +1,80 @@
+// A text file that output is written to besides the store, as `logger.stdout`
+// and `logger.stderr` name it.
+//
+// Whole lines are appended, each write leaves the file at the end of a line.
+// Before it grows beyond its bound it is renamed to NAME-20261124T031314.123Z
+// and a new one begun, so no line is in two files; the oldest of those go.
+// Another program may rename the file as well (reopen() then makes a new one)
+// or truncate it in place.
+//
+// One thread. The clock comes in with each call.
+#pragma once
+
+#include "pup/runtime/fd.hpp"
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+
+namespace pup {
+
+struct log_file_rules {
+  /// Size at which a new file is begun. 0: never.
+  std::uint64_t bytes = std::uint64_t{256} << 20;
+  /// How many old ones are kept.
+  std::uint32_t kept = 4;
+
+  bool operator==(const log_file_rules&) const = default;
+};
+
+class log_file {
+public:
+  using time_point = std::chrono::system_clock::time_point;
+
+  struct written {
+    std::size_t bytes = 0;  ///< of whole lines
+    int error = 0;          ///< errno: why it is not more
+  };
+
+  static constexpr std::chrono::milliseconds retry_pause{1'000};
+
+  /// Opened by the first write; folders that are missing are made. `full` is
+  /// called with the name of each file that takes no more.
+  log_file(std::string path, const log_file_rules& rules,
+           std::function<void(const std::string& path)> full);
+
+  /// `lines`: one or several, each with its newline. After an error nothing is
+  /// tried for retry_pause, and each call gives the same error.
+  written write(std::string_view lines, time_point now);
+
+  /// The next write opens the file by its name again.
+  void reopen() {
+    file_.reset();
+    retry_at_ = {};
+  }
+
+  /// Removes the oldest of the old files; call it when one was compressed.
+  void prune() const;
+
+  [[nodiscard]] const std::string& path() const noexcept {
+    return path_;
+  }
+
+private:
+  int open();
+  int rotate(time_point now);
+  written append(std::string_view lines);
+
+  std::string path_;
+  log_file_rules rules_;
+  std::function<void(const std::string&)> full_;
+  unique_fd file_;
+  bool regular_ = true;
+  std::uint64_t size_ = 0;
+  time_point retry_at_{};
+  int trouble_ = 0;
+};
+
+}  // namespace pup

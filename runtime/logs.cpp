@@ -1,0 +1,306 @@
+#include "pup/runtime/logs.hpp"
+
+#include "pup/runtime/log_query.hpp"
+#include "pup/runtime/machine.hpp"
+#include "pup/runtime/place.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+#include <deque>
+#include <filesystem>
+
+#include <poll.h>
+#include <unistd.h>
+
+namespace pup {
+
+namespace {
+
+namespace fs = std::filesystem;
+using std::chrono::minutes;
+
+constexpr std::size_t output_bytes = 64 * 1024;
+
+exit_code complain(const std::string& line,
+                   exit_code code = exit_code::failed) {
+  std::fprintf(stderr, "%s\n", line.c_str());
+  return code;
+}
+
+std::uint64_t now_us() {
+  return static_cast<std::uint64_t>(
+      std::chrono::duration_cast<std::chrono::microseconds>(
+          std::chrono::system_clock::now().time_since_epoch())
+          .count());
+}
+
+// -- whose logs ---------------------------------------------------------------
+
+/// Supervisors that have a store, by name.
+std::vector<std::string> stored_names(const std::string& parent) {
+  std::vector<std::string> result;
+  std::error_code error;
+  for (fs::directory_iterator i{parent, error}, end; !error && i != end;
+       i.increment(error)) {
+    std::error_code ignored;
+    if (fs::is_directory(log_folder(i->path().string()), ignored))
+      result.push_back(i->path().filename().string());
+  }
+  std::sort(result.begin(), result.end());
+  return result;
+}
+
+std::string list(const std::vector<std::string>& names) {
+  std::string result;
+  for (const auto& x : names)
+    result += (result.empty() ? "" : ", ") + x;
+  return result;
+}
+
+/// The name of the supervisor that a command means: as for every other command
+/// where one runs that fits, else the only one that has left logs.
+std::variant<std::string, exit_code> meant_by(const command& what,
+                                              const std::string& parent) {
+  if (what.name)
+    return *what.name;
+  wanted_supervisor wanted;
+  std::error_code ignored;
+  wanted.folder = canonical(fs::current_path(ignored).string());
+  if (what.of_config) {
+    const auto path = canonical(*what.of_config);
+    wanted.config = path.empty() ? *what.of_config : path;
+  }
+  const auto chosen =
+      choose(discover(process_environment()), wanted,
+             [](const running&, const std::string&) { return false; });
+  if (const auto* one = std::get_if<running>(&chosen))
+    return one->name;
+  if (const auto* several = std::get_if<ambiguous>(&chosen)) {
+    std::vector<std::string> names;
+    for (const auto& x : several->candidates)
+      names.push_back(x.name);
+    return complain("pup: several supervisors run: " + list(names)
+                    + "; choose one with --name");
+  }
+  if (what.of_config) {
+    const auto loaded = load_file(*what.of_config);
+    if (const auto* spec = std::get_if<pup_spec>(&loaded))
+      return spec->name;
+    for (const auto& x : std::get<std::vector<diagnostic>>(loaded))
+      complain(to_string(x));
+    return exit_code::usage;
+  }
+  const auto names = stored_names(parent);
+  if (names.size() == 1)
+    return names.front();
+  if (names.empty())
+    return complain("pup: no supervisor is running and no logs are in " + parent
+                        + "; start one with pup start CONFIG",
+                    exit_code::not_running);
+  return complain("pup: no supervisor is running; choose logs with --name from "
+                      + list(names),
+                  exit_code::not_running);
+}
+
+// -- printing -----------------------------------------------------------------
+
+/// Lines to standard output, many at a time.
+class printer {
+public:
+  explicit printer(const command& what) {
+    const auto* no_colour = std::getenv("NO_COLOR");
+    style_.json = what.json;
+    style_.colour = !what.json && ::isatty(STDOUT_FILENO) == 1
+                    && (no_colour == nullptr || *no_colour == '\0');
+  }
+
+  /// False: nobody reads it any more.
+  bool line(const log_line& x) {
+    append_line(text_, head_of(x), x.text, style_);
+    return text_.size() < output_bytes || flush();
+  }
+
+  std::string rendered(const log_line& x) {
+    std::string result;
+    append_line(result, head_of(x), x.text, style_);
+    return result;
+  }
+
+  void add(const std::string& text) {
+    text_ += text;
+  }
+
+  bool flush() {
+    std::string_view rest = text_;
+    while (!rest.empty()) {
+      const auto n = ::write(STDOUT_FILENO, rest.data(), rest.size());
+      if (n < 0 && errno == EINTR)
+        continue;
+      if (n < 0)
+        return false;
+      rest.remove_prefix(static_cast<std::size_t>(n));
+    }
+    text_.clear();
+    return true;
+  }
+
+private:
+  // Lines that came together have the same one.
+  const std::string& head_of(const log_line& x) {
+    if (x.time_us != time_us_ || x.stream != stream_ || x.id != id_) {
+      time_us_ = x.time_us;
+      stream_ = x.stream;
+      id_ = x.id;
+      style_.offset = local_offset(x.time_us);
+      head_ = line_head(x, style_);
+    }
+    return head_;
+  }
+
+  line_style style_;
+  std::string text_;
+  std::string head_;
+  std::string id_;
+  std::uint64_t time_us_ = 0;
+  log_stream stream_ = log_stream::out;
+};
+
+line_filter filter_of(const command& what) {
+  line_filter result;
+  result.id = what.id;
+  result.severity = what.severity;
+  const auto now = now_us();
+  const auto offset = local_offset(now);
+  // Both were checked when the command line was read.
+  if (!what.start.empty())
+    result.start_us = time_of(what.start, now, offset).value_or(0);
+  if (!what.end.empty())
+    result.end_us = time_of(what.end, now, offset).value_or(result.end_us);
+  return result;
+}
+
+/// Which is no error where something else of it is stored.
+bool knows(const std::string& folder, const std::string& id) {
+  line_filter filter;
+  filter.id = id;
+  return read_lines(folder, filter, std::nullopt,
+                    [](const log_line&) { return false; })
+             .lines
+         > 0;
+}
+
+exit_code show_stored(const command& what, const std::string& folder) {
+  printer out{what};
+  const std::optional<std::uint64_t> last = what.lines;
+  const auto report =
+      read_lines(folder, filter_of(what), last,
+                 [&](const log_line& x) { return out.line(x); });
+  if (!out.flush())
+    return complain("pup: standard output: "
+                    + std::generic_category().message(errno));
+  if (report.damaged_bytes > 0)
+    complain("pup: " + folder + ": skipped "
+             + std::to_string(report.damaged_bytes) + " bytes that are no log");
+  if (report.lines == 0 && !what.id.empty() && !knows(folder, what.id))
+    return complain("'" + what.id
+                    + "': no line of it is stored; pup status lists what runs");
+  return exit_code::done;
+}
+
+exit_code show_live(const command& what, const std::string& folder) {
+  printer out{what};
+  const auto filter = filter_of(what);
+  std::deque<std::string> before;  // the last `lines` of what is stored
+  log_follower::receiver history;
+  if (what.lines || !what.start.empty())
+    history = [&](const log_line& x) {
+      if (!filter.wants(x))
+        return;
+      if (!what.lines)
+        return static_cast<void>(out.line(x));
+      before.push_back(out.rendered(x));
+      if (before.size() > *what.lines)
+        before.pop_front();
+    };
+  log_follower follower{folder, history};
+  for (const auto& x : before)
+    out.add(x);
+  before.clear();
+  std::array<pollfd, 2> events{pollfd{follower.fd(), POLLIN, 0},
+                               pollfd{STDOUT_FILENO, 0, 0}};
+  for (;;) {
+    if (!out.flush())
+      return exit_code::done;
+    if (::poll(events.data(), events.size(), -1) < 0 && errno != EINTR)
+      return complain("pup: poll: " + std::generic_category().message(errno));
+    if ((events[1].revents & (POLLERR | POLLHUP | POLLNVAL)) != 0)
+      return exit_code::done;
+    follower.read_new([&](const log_line& x) {
+      if (filter.wants(x))
+        out.line(x);
+    });
+  }
+}
+
+}  // namespace
+
+minutes local_offset(std::uint64_t time_us) {
+  const auto seconds = static_cast<std::time_t>(time_us / 1'000'000);
+  std::tm parts{};
+  if (::localtime_r(&seconds, &parts) == nullptr)
+    return minutes{0};
+  return minutes{parts.tm_gmtoff / 60};
+}
+
+std::vector<output_line> last_output(const std::string& supervisor,
+                                     const std::string& id, std::size_t count) {
+  std::vector<output_line> result;
+  const auto parent = state_parent(process_environment());
+  if (!parent)
+    return result;
+  line_filter filter;
+  filter.id = id;
+  // Pup's own words stand in between.
+  read_lines(
+      log_folder(*parent + '/' + supervisor), filter, count * 4,
+      [&](const log_line& x) {
+        if (x.id == id
+            && (x.stream == log_stream::out || x.stream == log_stream::err)) {
+          std::string scratch;
+          result.push_back(
+              {x.time_us, std::string{stream_name(x.stream)},
+               std::string{without_escapes(x.text, escapes::strip, scratch)}});
+        }
+        return true;
+      });
+  if (result.size() > count)
+    result.erase(result.begin(),
+                 result.end() - static_cast<std::ptrdiff_t>(count));
+  return result;
+}
+
+exit_code show_logs(const command& what) {
+  const auto parent = state_parent(process_environment());
+  if (!parent)
+    return complain(
+        "state folder: none of PUP_STATE_DIR, XDG_STATE_HOME and HOME is set; "
+        "set PUP_STATE_DIR");
+  const auto meant = meant_by(what, *parent);
+  if (const auto* code = std::get_if<exit_code>(&meant))
+    return *code;
+  const auto& name = std::get<std::string>(meant);
+  const auto folder = log_folder(*parent + '/' + name);
+  std::error_code ignored;
+  if (!fs::is_directory(folder, ignored))
+    return complain("pup: no logs of '" + name + "' in " + folder
+                        + "; pup status lists what runs",
+                    exit_code::not_running);
+  return what.kind == command_kind::logs ? show_stored(what, folder)
+                                         : show_live(what, folder);
+}
+
+}  // namespace pup

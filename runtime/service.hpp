@@ -1,0 +1,41 @@
+// pup as a service of systemd: the unit's text, and putting it in place.
+#pragma once
+
+#include <chrono>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace pup {
+
+/// What a unit says.
+struct service {
+  std::string name;     ///< of the supervisor
+  std::string program;  ///< absolute path of pup
+  std::string config;   ///< absolute
+  std::string path;     ///< PATH of the service
+  bool system = false;  ///< of the machine; else of this user
+  std::string user;     ///< who runs a unit of the machine; empty: root
+  /// How long stopping everything may take.
+  std::chrono::seconds stop_timeout{90};
+};
+
+/// "pup.service" for the supervisor "pup", else "pup-NAME.service".
+std::string unit_name(const std::string& supervisor);
+
+/// The unit. systemd's own rules for quotes, % and $ are obeyed.
+std::string unit_text(const service& x);
+
+/// Where it belongs: /etc/systemd/system, or systemd/user in the user's
+/// configuration folder (XDG_CONFIG_HOME, else ~/.config).
+std::string unit_folder(bool system);
+
+/// Writes the unit, enables and starts it; undoes all when a step fails. Empty:
+/// done. Else the reason, one line with the remedy.
+std::optional<std::string> install_service(const service& x);
+
+/// Stops, disables and removes it. As above.
+std::optional<std::string> remove_service(const std::string& supervisor,
+                                          bool system);
+
+}  // namespace pup

@@ -1,0 +1,77 @@
+#include "pup/runtime/socket_keeper.hpp"
+
+#include <algorithm>
+#include <string_view>
+#include <utility>
+
+namespace pup {
+
+namespace {
+
+// "socket/PLACE/KEY/NAME"; the place has this many digits, so that the order of
+// the names is that of the places.
+constexpr std::string_view prefix = "socket/";
+constexpr std::size_t place_digits = 6;
+
+std::string name_of(const std::string& key, std::size_t place,
+                    const std::string& name) {
+  auto digits = std::to_string(place);
+  digits.insert(0, place_digits - digits.size(), '0');
+  return std::string{prefix} + digits + '/' + key + '/' + name;
+}
+
+}  // namespace
+
+socket_keeper::socket_keeper(std::shared_ptr<guardian_link> guardian)
+    : guardian_(std::move(guardian)) {
+  if (!guardian_)
+    return;
+  auto& held = guardian_->inherited().held;
+  for (auto i = held.lower_bound(std::string{prefix});
+       i != held.end() && i->first.starts_with(prefix);) {
+    const std::string_view name = i->first;
+    const auto key_begin = prefix.size() + place_digits + 1;
+    const auto key_end = name.rfind('/');
+    if (key_end != std::string_view::npos && key_end > key_begin) {
+      std::string key{name.substr(key_begin, key_end - key_begin)};
+      inherited_[key].push_back(
+          {std::string{name.substr(key_end + 1)}, std::move(i->second)});
+      names_[key].push_back(i->first);
+    }
+    i = held.erase(i);
+  }
+}
+
+bool socket_keeper::keeps(const std::string& key, const std::string& name) {
+  const std::lock_guard guard{mutex_};
+  const auto found = names_.find(key);
+  return found != names_.end()
+         && std::any_of(
+             found->second.begin(), found->second.end(),
+             [&](const std::string& x) { return x.ends_with('/' + name); });
+}
+
+kept_sockets socket_keeper::take(const std::string& key) {
+  const std::lock_guard guard{mutex_};
+  auto found = inherited_.extract(key);
+  return found.empty() ? kept_sockets{} : std::move(found.mapped());
+}
+
+void socket_keeper::keep(const std::string& key, const kept_sockets& all) {
+  if (!guardian_)
+    return;
+  const std::lock_guard guard{mutex_};
+  auto& names = names_[key];
+  if (all.size() < names.size())
+    for (const auto& x : std::exchange(names, {}))
+      guardian_->drop(x);
+  while (names.size() < all.size()) {
+    const auto& next = all[names.size()];
+    names.push_back(name_of(key, names.size(), next.name));
+    guardian_->hold(names.back(), next.socket.get());
+  }
+  if (names.empty())
+    names_.erase(key);
+}
+
+}  // namespace pup

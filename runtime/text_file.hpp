@@ -1,0 +1,27 @@
+// Small text files, read and replaced as a whole.
+#pragma once
+
+#include "pup/runtime/fd.hpp"
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <variant>
+
+namespace pup {
+
+/// At most `most` bytes, else EFBIG. Faults: "open", "read".
+std::variant<std::string, os_fault> read_text(const std::string& path,
+                                              std::size_t most);
+
+/// A file that must not exist yet. Faults: "open" (EEXIST), "write".
+std::optional<os_fault> create_text(const std::string& path,
+                                    const std::string& text);
+
+/// Replaces a file at once: a reader sees the old text or the new, also after a
+/// power failure. Follows a symbolic link; keeps mode and, where permitted, the
+/// owner. Faults: "open", "write", "rename".
+std::optional<os_fault> replace_text(const std::string& path,
+                                     const std::string& text);
+
+}  // namespace pup

@@ -1,0 +1,206 @@
+// The words of the command line, its help and its completion. What commands do
+// is in the system tests.
+#include "pup/runtime/cli.hpp"
+
+#include "pup/runtime/manual.hpp"
+
+#include "catch.hpp"
+
+#include <algorithm>
+#include <fstream>
+#include <sstream>
+
+using namespace pup;
+
+namespace {
+
+using words = std::vector<std::string>;
+
+std::variant<command, usage_error> parsed(const words& arguments) {
+  return parse(arguments, [](const std::string&) { return false; });
+}
+
+command understood(const words& arguments) {
+  auto result = parsed(arguments);
+  if (auto error = std::get_if<usage_error>(&result))
+    FAIL(error->text);
+  return std::get<command>(result);
+}
+
+std::string refused(const words& arguments) {
+  auto result = parsed(arguments);
+  auto error = std::get_if<usage_error>(&result);
+  return error ? error->text : "accepted";
+}
+
+std::string text_of(const json_members& entry) {
+  return json_of(entry);
+}
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::istringstream in{text};
+  std::vector<std::string> result;
+  for (std::string line; std::getline(in, line);)
+    result.push_back(line);
+  return result;
+}
+
+std::string contents(const std::string& file) {
+  std::ifstream in{file};
+  std::stringstream out;
+  out << in.rdbuf();
+  return out.str();
+}
+
+}  // namespace
+
+TEST_CASE("command line: every command of the help is understood") {
+  for (auto& x : all_commands()) {
+    auto result = parsed({std::string{x.name}, "a", "1"});
+    if (auto error = std::get_if<usage_error>(&result)) {
+      INFO(error->text);
+      CHECK(error->text.find("is no command") == std::string::npos);
+      CHECK(error->text.find("not supported") == std::string::npos);
+    }
+    CHECK(help_text().find(x.name) != std::string::npos);
+    CHECK(understood({"help", std::string{x.name}}).id == x.name);
+    if (x.name != "version" && x.name != "help")
+      CHECK(understood({std::string{x.name}, "--help"}).id == x.name);
+    CHECK(help_text(x.name).starts_with("pup " + std::string{x.usage}));
+  }
+  CHECK(help_text("nonsense").empty());
+}
+
+TEST_CASE("command line: help fits a screen, and so does each command's") {
+  CHECK(lines_of(help_text()).size() <= 24);
+  for (auto& line : lines_of(help_text()))
+    CHECK(line.size() <= 80);
+  for (auto& x : all_commands()) {
+    auto lines = lines_of(help_text(x.name));
+    CHECK(lines.size() <= 24);
+    for (auto& line : lines) {
+      INFO(line);
+      CHECK((line.size() <= 80 || line.starts_with("Options:")));
+    }
+  }
+}
+
+TEST_CASE("command line: the manual page names every command") {
+  auto page = contents(PUP_MANUAL);
+  REQUIRE_FALSE(page.empty());
+  std::erase(page, '\\');
+  for (auto& x : all_commands()) {
+    INFO(x.name);
+    CHECK(page.find(x.name) != std::string::npos);
+  }
+}
+
+TEST_CASE("command line: a slip of the fingers") {
+  CHECK(refused({"stauts"})
+        == "'stauts' is no command; did you mean 'status'?");
+  CHECK(refused({"Validate"})
+        == "'Validate' is no command; did you mean 'validate'?");
+  CHECK(refused({"xyzzy"}) == "'xyzzy' is no command; pup --help lists them");
+}
+
+TEST_CASE("command line: a process in words") {
+  auto run = understood({"run", "--", "/usr/bin/node", "--inspect", "a b"});
+  CHECK(run.kind == command_kind::run);
+  CHECK(text_of(run.entry)
+        == R"({"id": "node", "cmd": ["/usr/bin/node", "--inspect", "a b"]})");
+  CHECK(text_of(understood({"run", "--cmd", "npm start", "--watch", "."}).entry)
+        == R"({"id": "npm", "cmd": "npm start", "watch": ["."], )"
+           R"("autostart": true})");
+  CHECK(text_of(understood({"append", "--id", "web", "--env", "A=b=c", "--cwd",
+                            "/srv", "--instances", "max", "--start-port",
+                            "8000", "--common-port=3000", "--strategy",
+                            "random", "--", "x"})
+                    .entry)
+        == R"({"id": "web", "cmd": ["x"], "cwd": "/srv", "env": {"A": "b=c"}, )"
+           R"("cluster": {"instances": "max", "startPort": 8000, )"
+           R"("commonPort": 3000, "strategy": "random"}})");
+  CHECK(text_of(understood({"init", "--cron", "0 3 * * *", "--terminate",
+                            "@daily", "--", "./-x!/-"})
+                    .entry)
+        == R"({"id": "main", "cmd": ["./-x!/-"], "cron": "0 3 * * *", )"
+           R"("terminate": "@daily"})");
+  CHECK(understood({"init"}).entry.empty());
+  CHECK(understood({"run"}).entry.empty());
+  CHECK(understood({"run", "--config", "x"}).of_config == "x");
+}
+
+TEST_CASE("command line: a process in words that is none") {
+  CHECK(refused({"run", "a.json", "--", "x"})
+        == "run: either a configuration or a command; not both");
+  CHECK(refused({"run", "--config", "a", "--cmd", "x"})
+        == "run: either a configuration or a command; not both");
+  CHECK(refused({"run", "--cmd", "x", "--", "y"})
+        == "run: either --cmd or a command behind --; not both");
+  CHECK(refused({"run", "--watch", "."})
+        == "run: a command is missing; put it behind --, or into --cmd");
+  CHECK(refused({"run", "--id", "x"})
+        == "run: a command is missing; put it behind --, or into --cmd");
+  CHECK(refused({"append", "--", "x"})
+        == "append: --id is missing; pup append --id web -- node server.js");
+  CHECK(refused({"append", "--id", "x"})
+        == "append: a command is missing; pup append --id x -- node server.js");
+  CHECK(refused({"append", "--id", "x", "y"})
+        == "append: 'y' is one argument too many; a command stands behind --");
+  CHECK(refused({"init", "--env", "=x", "--", "y"})
+        == "--env: '=x' is not NAME=value");
+  CHECK(refused({"init", "--start-port", "x", "--", "y"})
+        == "--start-port: 'x' is no port; use 1 to 65535");
+  CHECK(refused({"init", "--instances", "x", "--", "y"})
+        == "--instances: 'x' is no number of instances; use 0 to 1024 or max");
+  CHECK(refused({"status", "--cwd", "x"})
+        == "--cwd: no option of status; only of run, init and append");
+  CHECK(refused({"stop", "--id", "x"})
+        == "'stop': not together with --id and --instances");
+}
+
+TEST_CASE("command line: signals by name or number") {
+  CHECK(understood({"signal", "web", "HUP"}).count == 1);
+  CHECK(understood({"signal", "web", "sigusr1"}).count == 10);
+  CHECK(understood({"signal", "web", "9"}).count == 9);
+  for (auto wrong : {"", "0", "-1", "65", "SIG", "FOO", "1x"})
+    CHECK(refused({"signal", "web", wrong})
+          == "'" + std::string{wrong}
+                 + "' is no signal; use a name such as HUP or SIGUSR1, or a "
+                   "number");
+  CHECK(refused({"signal", "web"})
+        == "signal: needs an id and a signal; pup signal web HUP");
+}
+
+TEST_CASE("command line: what stands behind -- is never an option") {
+  CHECK(understood({"stop", "--", "--web"}).id == "--web");
+  CHECK(understood({"remove", "--id", "web"}).id == "web");
+  CHECK(understood({"remove", "web"}).id == "web");
+}
+
+TEST_CASE("command line: completion scripts know every command and option") {
+  for (auto shell : {"bash", "zsh", "fish"}) {
+    auto made = completion_script(shell);
+    auto& script = std::get<std::string>(made);
+    for (auto& x : all_commands()) {
+      INFO(shell << ' ' << x.name);
+      CHECK(script.find(x.name) != std::string::npos);
+    }
+    CHECK(script.find("@ids@") == std::string::npos);
+    CHECK(script.find("dry-run") != std::string::npos);
+  }
+  CHECK(std::get<std::string_view>(completion_script("tcsh"))
+        == "bash, zsh, fish");
+}
+
+TEST_CASE("status: warnings stand below the table, and in the object") {
+  supervisor_status status;
+  CHECK(lines_of(render(status, {})).size() == 1);
+  CHECK(render_json(status).find("\"warnings\":[]") != std::string::npos);
+  status.warnings = {"the disk is full", "\"odd\""};
+  const auto lines = lines_of(render(status, {}));
+  REQUIRE(lines.size() == 3);
+  CHECK(lines[1] == "warning: the disk is full");
+  CHECK(lines[2] == "warning: \"odd\"");
+  CHECK(render_json(status).find(R"("warnings":["the disk is full","\"odd\""])")
+        != std::string::npos);
+}

@@ -1,0 +1,1 @@
+// Its target makes the precompiled header of the tests with CAF.

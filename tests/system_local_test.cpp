@@ -1,0 +1,319 @@
+// Commands that need no supervisor, the command line as a configuration, and
+// life as a service, with the real program.
+#include "pup/runtime/fd.hpp"
+
+#include "catch.hpp"
+#include "system.hpp"
+
+#include <csignal>
+
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+using namespace pup::test;
+using namespace std::chrono_literals;
+
+namespace {
+
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+bool exists(const std::string& program) {
+  const auto* path = std::getenv("PATH");
+  std::string all = path != nullptr ? path : "";
+  for (std::size_t begin = 0; begin <= all.size();) {
+    const auto end = std::min(all.find(':', begin), all.size());
+    if (::access((all.substr(begin, end - begin) + '/' + program).c_str(), X_OK)
+        == 0)
+      return true;
+    begin = end + 1;
+  }
+  return false;
+}
+
+/// The other end of NOTIFY_SOCKET.
+class notify_socket {
+public:
+  explicit notify_socket(const std::string& path)
+      : fd_(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    path.copy(address.sun_path, sizeof(address.sun_path) - 1);
+    REQUIRE(::bind(fd_.get(), reinterpret_cast<sockaddr*>(&address),
+                   sizeof(address))
+            == 0);
+    const timeval limit{90, 0};
+    ::setsockopt(fd_.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+  }
+
+  std::string receive() {
+    char buffer[1024];
+    const auto n = ::recv(fd_.get(), buffer, sizeof(buffer), 0);
+    return n < 0 ? "nothing" : std::string(buffer, static_cast<size_t>(n));
+  }
+
+private:
+  pup::unique_fd fd_;
+};
+
+}  // namespace
+
+SCENARIO("a configuration is begun, extended, reduced and started") {
+  sandbox box;
+  auto made = box.pup({"init", "--id", "first", "--", "sleep", "1000"});
+  CHECK(made.code == 0);
+  CHECK(made.out == "pup.json: written; start it with pup start pup.json\n");
+  CHECK(box.pup({"validate", "pup.json"}).code == 0);
+
+  auto again = box.pup({"init"});
+  CHECK(again.code == 1);
+  CHECK(again.err
+        == "pup.json: exists already; pup append adds a process to it\n");
+
+  ::chmod(box.path("pup.json").c_str(), 0640);
+  CHECK(box.pup({"append", "--id", "second", "--cmd", "exec sleep 1000"}).code
+        == 0);
+  struct stat info {};
+  ::stat(box.path("pup.json").c_str(), &info);
+  CHECK((info.st_mode & 0777) == 0640);
+
+  auto before = box.read("pup.json");
+  auto twice = box.pup({"append", "--id", "second", "--", "sleep", "1"});
+  CHECK(twice.code == 2);
+  CHECK(contains(twice.err, "`second` is already the id of processes[1]"));
+  auto wrong = box.pup({"append", "--id", "x", "--", "no-such-program"});
+  CHECK(wrong.code == 2);
+  CHECK(contains(wrong.err, "`no-such-program` cannot be run: not found"));
+  auto none = box.pup({"remove", "secnod"});
+  CHECK(none.code == 2);
+  CHECK(contains(none.err, "did you mean `second`?"));
+  CHECK(box.read("pup.json") == before);
+
+  auto started = box.pup({"start", "pup.json"});
+  CHECK(started.code == 0);
+  CHECK(contains(started.out, "second"));
+  CHECK(box.pup({"remove", "first"}).code == 0);
+  CHECK(contains(box.read("pup.json"), "// Another one"));
+  CHECK_FALSE(contains(box.read("pup.json"), "\"first\""));
+}
+
+SCENARIO("a file of another manager is imported") {
+  sandbox box;
+  box.write("ecosystem.json", R"({"apps": [{"name": "a b", "script": "sleep",
+    "args": "1000", "namespace": "x"}]})");
+  auto shown = box.pup({"import", "ecosystem.json"});
+  CHECK(shown.code == 0);
+  CHECK(contains(shown.out, R"("id": "a-b")"));
+  CHECK(contains(shown.err, "apps[0].namespace: has no counterpart in pup"));
+  auto written = box.pup({"import", "ecosystem.json", "-o", "pup.json"});
+  CHECK(written.code == 0);
+  CHECK(written.out.empty());
+  CHECK(box.read("pup.json") == shown.out);
+  CHECK(box.pup({"validate", "pup.json"}).code == 0);
+  CHECK(box.pup({"import", "ecosystem.json", "-o", "pup.json"}).err
+        == "pup.json: exists already; name another file\n");
+  box.write("ecosystem.config.js", "module.exports = {}");
+  auto program = box.pup({"import", "ecosystem.config.js"});
+  CHECK(program.code == 2);
+  CHECK(contains(program.err, "node -p"));
+}
+
+SCENARIO("a command runs without a configuration") {
+  sandbox box;
+  process running{
+      box.command({"run", "--id", "nap", "--name", "n", "--env", "MARK=x y",
+                   "--", "sh", "-c", "echo $MARK > mark; exec sleep 1000"})};
+  REQUIRE(running.says("is up, pid "));
+  CHECK(wait_until([&] {
+    auto all = box.status({"--name", "n"});
+    auto& unit = with_id(all.at("processes").as_array(), "nap");
+    return unit.at("state").as_string() == "ready";
+  }));
+  CHECK(wait_until([&] { return box.read("mark") == "x y\n"; }));
+  running.signal(SIGTERM);
+  CHECK(running.wait().code == 0);
+}
+
+SCENARIO("a service manager hears when all is ready and when it ends") {
+  sandbox box;
+  notify_socket manager{box.path("notify")};
+  box.env["NOTIFY_SOCKET"] = box.path("notify");
+  box.env["WATCHDOG_USEC"] = "1000000";
+  box.env["LISTEN_FDS"] = "1";
+  box.write("pup.json", R"({"processes": [
+    {"id": "a", "cmd": "env > env.txt; exec sleep 1000"},
+    {"id": "b", "cmd": "exit 3", "restart": "never"}]})");
+  process running{box.command({"run"})};
+  CHECK(manager.receive().starts_with("READY=1\nSTATUS=2 started"));
+  // It is ready before its shell has said anything.
+  CHECK(wait_until([&] { return contains(box.read("env.txt"), "PUP_ID=a"); }));
+  running.signal(SIGTERM);
+  CHECK(manager.receive() == "STOPPING=1");
+  CHECK(running.wait().code == 0);
+  auto inherited = box.read("env.txt");
+  CHECK(contains(inherited, "PUP_ID=a"));
+  for (auto name : {"NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDS"})
+    CHECK_FALSE(contains(inherited, name));
+}
+
+SCENARIO("a unit that systemd accepts") {
+  sandbox box;
+  box.write("a folder/50%/pup.json", R"({"name": "shop", "processes": [
+    {"id": "a", "cmd": ["sleep", "1000"]}]})");
+  auto shown = box.pup({"enable-service", "a folder/50%/pup.json", "--system",
+                        "--dry-run", "--user", "root"});
+  CHECK(shown.err.empty());
+  CHECK(shown.code == 0);
+  CHECK(shown.out.starts_with("# /etc/systemd/system/pup-shop.service\n"));
+  CHECK(contains(shown.out, "Type=notify\n"));
+  CHECK(contains(shown.out, "/a folder/50%%/pup.json\""));
+  CHECK(contains(shown.out, "User=root\n"));
+  CHECK(contains(shown.out, "WantedBy=multi-user.target\n"));
+  if (!exists("systemd-analyze"))
+    return;
+  auto unit = box.write("pup-shop.service", shown.out);
+  auto verify = box.program({"systemd-analyze", "verify", "--man=no", unit});
+  verify.env["PATH"] = std::getenv("PATH");
+  auto verified = run(verify);
+  CHECK(verified.code == 0);
+  CHECK(verified.err == "");
+}
+
+SCENARIO("a service is put in place, and taken back when that fails") {
+  sandbox box;
+  box.write("pup.json",
+            R"({"processes": [{"id": "a", "cmd": ["/bin/sleep", "1000"]}]})");
+  // Plays systemctl: writes down what it is told; fails where a file says so.
+  auto fake = box.write("bin/systemctl",
+                        "#!/bin/sh\necho \"$@\" >> \"$CALLS\"\n"
+                        "case \"$*\" in *enable*) ! [ -e \"$CALLS.fail\" ] ;; "
+                        "esac\n");
+  ::chmod(fake.c_str(), 0755);
+  box.env["PATH"] = box.path("bin") + ":/usr/bin:/bin";
+  box.env["CALLS"] = box.path("calls");
+  box.env["XDG_CONFIG_HOME"] = box.path("xdg");
+  box.write("calls.fail", "");
+  auto failed = box.pup({"enable-service"});
+  CHECK(failed.code == 1);
+  CHECK(contains(failed.err,
+                 "systemctl enable --now pup.service: failed; see above"));
+  CHECK(::access(box.path("xdg/systemd/user/pup.service").c_str(), F_OK) != 0);
+  CHECK(box.read("calls")
+        == "--user daemon-reload\n--user enable --now pup.service\n"
+           "--user disable --now pup.service\n--user daemon-reload\n");
+  ::unlink(box.path("calls.fail").c_str());
+  ::unlink(box.path("calls").c_str());
+
+  auto done = box.pup({"enable-service"});
+  CHECK(done.code == 0);
+  CHECK(contains(done.out, "pup.service: enabled and started\n"));
+  CHECK(contains(box.read("xdg/systemd/user/pup.service"),
+                 "WantedBy=default.target"));
+  CHECK(contains(box.pup({"enable-service"}).err, "exists already"));
+  auto undone = box.pup({"disable-service"});
+  CHECK(undone.code == 0);
+  CHECK(::access(box.path("xdg/systemd/user/pup.service").c_str(), F_OK) != 0);
+  CHECK(contains(box.pup({"disable-service"}).err, "is not there"));
+}
+
+SCENARIO("the shells accept the completion scripts") {
+  sandbox box;
+  auto completed = [&](const std::string& line) {
+    std::string words = line;
+    auto script = "source bash.txt; COMP_WORDS=(" + words
+                  + "); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _pup; echo "
+                    "\"${COMPREPLY[@]}\"";
+    auto result = run(box.program({"bash", "-c", script}));
+    CHECK(result.err == "");
+    return result.out;
+  };
+  box.write("bash.txt", box.pup({"completion", "bash"}).out);
+  CHECK(completed("pup st") == "start status stop\n");
+  CHECK(completed("pup --name x en") == "enable-service\n");
+  CHECK(completed("pup enable-service --sy") == "--system\n");
+  CHECK(completed("pup validate ba") == "bash.txt\n");
+  CHECK(completed("pup completion z") == "zsh\n");
+  CHECK(box.pup({"completion", "tcsh"}).code == 2);
+  for (auto shell : {"zsh", "fish"}) {
+    if (!exists(shell))
+      continue;
+    box.write(shell, box.pup({"completion", shell}).out);
+    auto parsed = run(box.program({shell, "-n", box.path(shell)}));
+    CHECK(parsed.err == "");
+    CHECK(parsed.code == 0);
+  }
+}
+
+SCENARIO("hooks, readiness, blocking and signals with real processes") {
+  sandbox box;
+  box.write("pup.json", R"({"processes": [
+    {"id": "a",
+     "cmd": "trap 'echo hup >> said' HUP; echo up >&$READY_FD; while :; do sleep 0.05; done",
+     "ready": {"type": "fd"},
+     "hooks": {"preStart": "echo pre-start >> said",
+               "postStart": ["sh", "-c", "echo post-start $PUP_ID >> said"],
+               "preStop": {"cmd": "echo pre-stop >> said", "timeoutMs": 60000},
+               "postStop": "echo post-stop $PUP_EXIT_SIGNAL >> said"}},
+    {"id": "b", "cmd": "test -e good || sleep 1000; exec sleep 1000",
+     "ready": {"type": "exec", "cmd": "test -e good"}, "readyTimeoutMs": 80000},
+    {"id": "job", "cmd": "echo run >> jobs", "cron": "* * * * * *"}]})");
+  auto started = box.pup({"start", "--no-wait", "pup.json"});
+  CHECK(started.err == "");
+  REQUIRE(started.code == 0);
+  const auto state = [&](const std::string& id) {
+    return std::string{box.unit(id).at("state").as_string()};
+  };
+  CHECK(wait_until([&] { return state("a") == "ready"; }));
+  CHECK(state("b") == "starting");
+  box.write("good", "");
+  CHECK(wait_until([&] { return state("b") == "ready"; }));
+  CHECK(box.read("said") == "pre-start\npost-start a\n");
+  // Twice by the clock, and no more once it is blocked.
+  CHECK(wait_until([&] { return box.read("jobs").size() >= 8; }));
+
+  auto sent = box.pup({"signal", "a", "HUP"});
+  CHECK(sent.code == 0);
+  CHECK(wait_until([&] { return contains(box.read("said"), "hup"); }));
+  auto nobody = box.pup({"signal", "x", "HUP"});
+  CHECK(nobody.code == 1);
+  CHECK(box.pup({"signal", "a", "NOSUCH"}).err
+        == "'NOSUCH' is no signal; use a name such as HUP or SIGUSR1, or a "
+           "number\n");
+
+  CHECK(box.pup({"block", "a"}).out
+        == "a: blocked; the process that runs goes on\n");
+  auto refused = box.pup({"restart", "a"});
+  CHECK(refused.code == 1);
+  CHECK(refused.err == "a: is blocked; pup unblock a\n");
+  CHECK(box.pup({"stop", "a"}).code == 0);
+  CHECK(box.read("said")
+        == "pre-start\npost-start a\nhup\npre-stop\npost-stop 15\n");
+  CHECK(box.pup({"unblock", "a"}).code == 0);
+  CHECK(box.pup({"start", "a"}).code == 0);
+  CHECK(state("a") == "ready");
+}
+
+SCENARIO("a process that its watchdog no longer hears is restarted") {
+  sandbox box;
+  box.env["PATH"] = "/usr/bin:/bin";
+  box.write("dog.py", R"(import os, socket, time
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.connect('\0' + os.environ['NOTIFY_SOCKET'][1:])
+s.send(b'READY=1')
+for i in range(3):
+  s.send(b'WATCHDOG=1')
+  time.sleep(0.1)
+open('silent', 'a').write('x')
+time.sleep(1000)
+)");
+  box.write("pup.json", R"({"processes": [{"id": "dog", "cmd": ["python3",
+    "dog.py"], "notify": true, "watchdogMs": 3000, "terminateTimeout": 1}]})");
+  auto started = box.pup({"start", "pup.json"});
+  CHECK(started.err == "");
+  REQUIRE(started.code == 0);
+  CHECK(wait_until([&] { return box.read("silent") == "xx"; }));
+  CHECK(box.unit("dog").at("restarts").to_number<int>() >= 1);
+}
