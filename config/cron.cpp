@@ -16,8 +16,11 @@ using namespace std::chrono;
 // Longer jumps of the clock are no summer time; the bound of vixie-cron.
 constexpr hours longest_jump{3};
 
-// Nothing is looked for from here on: the calendar repeats after 400 years.
-constexpr sys_seconds end_of_search = sys_days{year{2400} / January / 1};
+// Nothing is looked for beyond: the calendar repeats after as many days.
+constexpr days four_hundred_years{146'097};
+
+// The types of dates end in 32767.
+constexpr sys_seconds end_of_calendar = sys_days{year{32'000} / January / 1};
 
 constexpr std::size_t longest_text = 1024;
 
@@ -433,7 +436,11 @@ std::optional<sys_seconds> cron_schedule::next(sys_seconds moment,
   const auto wall = [](sys_seconds x, seconds offset) {
     return local_seconds{x.time_since_epoch() + offset};
   };
+  if (moment >= end_of_calendar)
+    return std::nullopt;
   auto from = moment + seconds{1};
+  const auto end_of_search =
+      std::min<sys_seconds>(from + four_hundred_years, end_of_calendar);
   auto period = zone(from);
   while (from < end_of_search) {
     auto begin = wall(from, period.offset);

@@ -63,7 +63,8 @@ public:
   /// Refuses what could never happen, such as 30 February.
   static std::variant<cron_schedule, cron_fault> parse(std::string_view text);
 
-  /// The first moment after `moment`. Empty: none before the year 2400.
+  /// The first moment after `moment`. Empty: none in the 400 years after it
+  /// (the time zone jumps over each), or none before the year 32000.
   [[nodiscard]] std::optional<std::chrono::sys_seconds> next(
       std::chrono::sys_seconds moment, const time_zone& zone) const;
 

@@ -270,9 +270,21 @@ TEST_CASE("cron: half an hour of summer time, a lost day, a lost hour at 0") {
 }
 
 TEST_CASE("cron: there is an end") {
-  CHECK(after("0 0 1 1 *", at(2399, 2, 1)) == "never");
-  CHECK(after("0 0 1 1 *", at(2398, 2, 1)) == "2399-01-01 00:00:00");
-  CHECK(after("* * * * *", at(9000, 1, 1)) == "never");
+  CHECK(after("0 0 1 1 *", at(31998, 2, 1)) == "31999-01-01 00:00:00");
+  CHECK(after("0 0 1 1 *", at(31999, 2, 1)) == "never");
+  CHECK(after("* * * * *", at(32000, 1, 1)) == "never");
+}
+
+TEST_CASE("cron: the rarest day there is always comes again") {
+  // 29 February as a Monday; the calendar repeats after 400 years.
+  CHECK(after("0 6 * feb mon#5", at(2360, 3, 1)) == "2388-02-29 06:00:00");
+  CHECK(after("0 6 * feb mon#5", at(2388, 3, 1)) == "2416-02-29 06:00:00");
+  auto rare = parsed("0 6 * feb mon#5");
+  auto first = at(2016, 2, 29, 6);
+  auto moment = first;
+  for (int i = 0; i < 15; ++i)
+    moment = rare.next(moment, utc).value();
+  CHECK(moment - first == days{146'097});
 }
 
 // -- against a reference ------------------------------------------------------
