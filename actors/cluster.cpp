@@ -142,7 +142,6 @@ void cluster_state::go_on(slot& x, const adopted_life& life) {
   x.address = life.address;
   x.ready_since = x.started;
   announce(x);
-  inform();
 }
 
 // -- what is left to a next life ----------------------------------------------
@@ -153,7 +152,7 @@ wanted_state cluster_state::left_by_now() const {
     result.clock_seen = std::chrono::floor<std::chrono::seconds>(times->seen());
   for (const auto& x : slots) {
     result.records.push_back(
-        {x.number, x.life, x.restarts, x.blocked,
+        {x.number, x.restarts, x.blocked,
          x.rules ? x.rules->record(slot_child) : restart_record{}});
     if (!x.wanted)
       result.resting.push_back(
@@ -168,9 +167,13 @@ wanted_state cluster_state::left_by_now() const {
   return result;
 }
 
+// A life that has begun is no news: the next actor numbers its own from its
+// clock on.
 void cluster_state::remember() {
   auto to = caf::actor_cast<caf::strong_actor_ptr>(parent);
   auto now = left_by_now();
+  if (remembered)
+    remembered->last_life = now.last_life;
   if (!to || remembered == now)
     return;
   remembered = now;
@@ -186,31 +189,44 @@ void cluster_state::down(const caf::down_msg& message) {
   if (parent == message.source)
     return self->quit(caf::exit_reason::kill);
   if (auto* x = find(message.source)) {
-    const settle_life settled{slot_id(spec(), x->number), x->life};
+    settled.push_back({slot_id(spec(), x->number), x->life});
     ended(*x, ending_of(message.reason));
     if (x->overrun && x->now == phase::resting && !x->blocked) {
       note(*x, event_kind::asked, "start: was due while it ran");
       want_up(*x);
     }
     tidy();
-    self->send(args.world.launcher, settled);  // now it is remembered
   }
 }
 
-// The end of each handler that changes a slot: forgets slots that have left,
-// leaves a note for a next life, and quits when a stop is complete. Nothing
-// else removes a slot, so references stay good meanwhile.
 void cluster_state::tidy() {
+  if (!std::exchange(tidying, true))
+    self->send(self, tidy_due{});
+}
+
+// Forgets slots that have left; nothing else removes one, so references stay
+// good meanwhile. Then everybody is told, in this order: whoever has an answer
+// may ask the conductor or the memory for what follows, and an end is settled
+// when it is remembered.
+void cluster_state::tidy_up() {
+  tidying = false;
   if (!stopping)
     roll();
   while (slots.size() > desired && slots.back().now == phase::resting)
     slots.pop_back();
+  if (!stopping) {
+    replace_aged();
+    replace_outgrown();
+  }
+  send_snapshot();
   inform();
+  if (!stopping)
+    remember();
+  pending.answer_complete();
+  for (auto& x : std::exchange(settled, {}))
+    self->send(args.world.launcher, std::move(x));
   if (stopping)
-    return quit_when_done();
-  replace_aged();
-  replace_outgrown();
-  remember();
+    quit_when_done();
 }
 
 void cluster_state::stop_all(const caf::error& reason) {
@@ -277,7 +293,7 @@ cluster_state::self_actor::behavior_type cluster_behavior(
                            "pid " + std::to_string(fact.pid)
                                + (fact.warning.empty() ? "" : "; ")
                                + fact.warning);
-          self->state.inform();
+          self->state.tidy();
         }
       },
       [self](const instance_ready& fact) {
@@ -315,12 +331,13 @@ cluster_state::self_actor::behavior_type cluster_behavior(
       [self](const report_to& order) {
         self->state.args.conductor = order.conductor;
         self->state.reported.reset();
-        self->state.inform();
+        self->state.tidy();
       },
       [self](const launch_granted& fact) { self->state.granted(fact); },
       [self](const launch_delayed& fact) { self->state.delayed(fact); },
       [self](const steer& order) { self->state.steered(order); },
       [self](const backoff_due& due) { self->state.backoff_over(due); },
+      [self](tidy_due) { self->state.tidy_up(); },
       [self](const schedule_due& due) { self->state.schedule_fires(due); },
       [self](clock_set) {
         auto& state = self->state;

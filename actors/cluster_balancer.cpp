@@ -67,13 +67,18 @@ void cluster_state::listener(const listener_changed& fact) {
   pending.settle(
       listener_goal, direction::up,
       {spec().id, fact.open, fact.open ? "listening" : listener_reason});
-  inform();
+  tidy();
+}
+
+void cluster_state::publish() {
+  if (!std::exchange(unpublished, true))
+    ++last_snapshot;
+  tidy();
 }
 
 // A snapshot of all that may serve or still drain, never a difference.
-void cluster_state::publish() {
-  ++last_snapshot;
-  if (!balancer)
+void cluster_state::send_snapshot() {
+  if (!std::exchange(unpublished, false) || !balancer)
     return;
   // A suspect is better than nobody.
   const auto someone =
@@ -97,7 +102,7 @@ void cluster_state::assigned(std::uint64_t snapshot) {
   for (const auto& x : slots)
     if (serves(x))
       pending.settle(x.number, direction::up, outcome_of(x, true, "ready"));
-  inform();
+  tidy();
 }
 
 bool cluster_state::serves(const slot& x) const {

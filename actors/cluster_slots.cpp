@@ -297,7 +297,6 @@ void cluster_state::became_ready(slot& x, const instance_ready& fact) {
   x.reason = x.warning;
   note(x, event_kind::ready, "after " + in_words(x.ready_since - x.started));
   announce(x);
-  inform();
 }
 
 // Who waits for an instance hears of it when connections go there.
@@ -315,8 +314,6 @@ void cluster_state::announce(slot& x) {
     x.announced_with = last_snapshot;
   else
     pending.settle(x.number, direction::up, outcome_of(x, true, "ready"));
-  replace_aged();
-  replace_outgrown();
 }
 
 void cluster_state::health(slot& x, const instance_health& fact) {

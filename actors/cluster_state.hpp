@@ -38,6 +38,7 @@ struct backoff_due {
   std::uint64_t timer = 0;
 };
 struct balancer_due {};
+struct tidy_due {};
 struct schedule_due {
   std::uint64_t timer = 0;
 };
@@ -56,6 +57,7 @@ struct files_changed {
 
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::backoff_due)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::balancer_due)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::tidy_due)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::schedule_due)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::clock_set)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::age_due)
@@ -94,8 +96,9 @@ inline std::string by(const std::string& caller) {
 struct cluster_state {
   using self_actor = cluster_actor::extend<
       caf::reacts_to<backoff_due>, caf::reacts_to<balancer_due>,
-      caf::reacts_to<schedule_due>, caf::reacts_to<clock_set>,
-      caf::reacts_to<age_due>, caf::reacts_to<files_changed>>;
+      caf::reacts_to<tidy_due>, caf::reacts_to<schedule_due>,
+      caf::reacts_to<clock_set>, caf::reacts_to<age_due>,
+      caf::reacts_to<files_changed>>;
   using pointer = self_actor::stateful_pointer<cluster_state>;
   using phase = slot_phase;
 
@@ -133,7 +136,8 @@ struct cluster_state {
   bool listening = false;  // wanted
   bool listener_open = false;
   std::string listener_reason;
-  std::uint64_t last_snapshot = 0;  // that was sent to the balancer
+  std::uint64_t last_snapshot = 0;  // that is sent to the balancer
+  bool unpublished = false;         // it is still to be sent
   std::uint64_t last_assigned = 0;  // that is in effect
 
   // Requests that wait for slots, the listener or a roll-out.
@@ -159,6 +163,9 @@ struct cluster_state {
   // was last given to keep.
   std::shared_ptr<history_book> book = std::make_shared<history_book>();
   std::optional<wanted_state> remembered;
+
+  bool tidying = false;              // tidy_due is on its way
+  std::vector<settle_life> settled;  // ended, and acted upon
 
   std::minstd_rand random;  // jitter
 
@@ -194,8 +201,10 @@ struct cluster_state {
 
   // Somebody it watches has ended.
   void down(const caf::down_msg& message);
-  // The last act of each handler that changes a slot.
+  // The last act of each handler that changes a slot: what follows from it.
+  // That takes time for every slot, so changes that come together have it once.
   void tidy();
+  void tidy_up();
 
   // Its own end.
   void stop_all(const caf::error& reason);
@@ -239,6 +248,7 @@ struct cluster_state {
   void set_listener(bool open);
   void listener(const listener_changed& fact);
   void publish();
+  void send_snapshot();
   void assigned(std::uint64_t snapshot);
   bool serves(const slot& x) const;
   void reachable(slot& x, const backend_reachable& fact);

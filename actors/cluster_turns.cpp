@@ -41,19 +41,20 @@ unit_report cluster_state::report_by_now() const {
   return result;
 }
 
-// The conductor first: whoever has an answer may ask it for what follows.
 void cluster_state::inform() {
-  if (args.conductor)
-    if (auto now = report_by_now(); reported != now) {
-      reported = now;
-      self->send(args.conductor, std::move(now));
-    }
-  pending.answer_complete();
+  if (!args.conductor)
+    return;
+  if (auto now = report_by_now(); reported != now) {
+    reported = now;
+    self->send(args.conductor, std::move(now));
+  }
 }
 
 void cluster_state::tell_ended(unit_ended::next what, const ending& how) {
-  if (args.conductor && !spec().in_group.empty())
-    self->send(args.conductor, unit_ended{spec().id, what, how});
+  if (!args.conductor || spec().in_group.empty())
+    return;
+  self->send(args.conductor, unit_ended{spec().id, what, how});
+  reported.reset();  // it waits for the next one
 }
 
 // After a slot has come to rest by itself.
@@ -93,7 +94,7 @@ void cluster_state::delayed(const launch_delayed& fact) {
   x->stuck = fact.stuck;
   if (x->stuck)
     pending.settle(x->number, direction::up, outcome_of(*x, false, x->delay));
-  inform();
+  tidy();
 }
 
 void cluster_state::steered(const steer& order) {

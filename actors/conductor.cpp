@@ -10,20 +10,24 @@ namespace pup {
 
 namespace {
 
-// A message to itself: the time of some group may have come.
+// Messages to itself. The time of some group may have come; or there are
+// reports to act upon.
 struct group_due {};
+struct proceed_due {};
 
 }  // namespace
 
 }  // namespace pup
 
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::group_due)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::proceed_due)
 
 namespace pup {
 
 namespace {
 
-using self_actor = conductor_actor::extend<caf::reacts_to<group_due>>;
+using self_actor = conductor_actor::extend<caf::reacts_to<group_due>,
+                                           caf::reacts_to<proceed_due>>;
 
 struct conductor_state {
   using pointer = self_actor::stateful_pointer<conductor_state>;
@@ -41,6 +45,7 @@ struct conductor_state {
   std::optional<time_point> next_due;
   std::optional<ending> last_over;  // of the groups that ended by themselves
   bool told_root = false;
+  bool proceeding = false;  // proceed_due is on its way
   std::minstd_rand random;
 
   void init(pointer owner, conductor_args wanted);
@@ -148,10 +153,12 @@ void conductor_state::lose(const caf::actor_addr& address) {
   proceed();
 }
 
+// Hundreds report at the same time; what follows looks at all of them.
 void conductor_state::reported(const unit_report& now) {
   meet(now.unit);
   turn.report(now);
-  proceed();
+  if (!std::exchange(proceeding, true))
+    self->send(self, proceed_due{});
 }
 
 // Its next report follows at once.
@@ -167,6 +174,7 @@ void conductor_state::ended(const unit_ended& event) {
 // -- what is done about them --------------------------------------------------
 
 void conductor_state::proceed() {
+  proceeding = false;
   for (auto& x : groups)
     steer_group(x);
   grant();
@@ -229,6 +237,10 @@ self_actor::behavior_type conductor_behavior(conductor_state::pointer self,
       [self](const unit_ended& event) { self->state.ended(event); },
       [self](follow_spec& x) { self->state.follow(std::move(x.spec)); },
       [self](group_due) { self->state.proceed(); },
+      [self](proceed_due) {
+        if (self->state.proceeding)
+          self->state.proceed();
+      },
   };
 }
 

@@ -88,7 +88,6 @@ struct wanted_state {
   /// Of each slot, resting or not.
   struct slot_record {
     std::uint32_t number = 0;
-    std::uint64_t life = 0;  ///< 0: has not lived
     std::uint32_t restarts = 0;
     bool blocked = false;
     restart_record restarting;
@@ -98,11 +97,11 @@ struct wanted_state {
 
   std::uint32_t desired = 0;
   bool listening = true;
-  std::uint64_t last_life = 0;
+  std::uint64_t last_life = 0;  ///< it grows without a new note
   std::vector<resting_slot> resting;
   std::vector<slot_record> records{};
-  /// The histories (history.hpp), by slot. They change without a new note:
-  /// only one life has them at a time.
+  /// The histories (history.hpp), by slot. They, too, change without a new
+  /// note: only one life has them at a time.
   std::shared_ptr<std::map<std::uint32_t, history>> book{};
   std::shared_ptr<const process_spec> spec{};  ///< empty: the first one
   /// Up to here its starts by the clock have been acted upon; the epoch: it has

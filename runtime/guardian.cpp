@@ -58,6 +58,10 @@ constexpr std::chrono::seconds stable_after{1};
 // For what is left at the very end.
 constexpr std::chrono::seconds end_timeout{5};
 
+// Held descriptors are numbered from here on: those below come and go with
+// messages, and a launch costs the less the lower it finds its own.
+constexpr int first_held = 64;
+
 /// An encoded message that waits for room in the socket.
 struct waiting_message {
   guard::outgoing what;
@@ -386,7 +390,7 @@ private:
     if (const auto* fault = std::get_if<os_fault>(&result))
       return refuse(*fault);
     for (auto& y : hold)
-      held_[y.name] = packet.take(y.what);
+      keep(y.name, packet.take(y.what));
     say(guard::started{number, std::get<child>(result).pid});
     return true;
   }
@@ -412,8 +416,13 @@ private:
 
   bool take(const guard::hold& x, guard::packet& packet) {
     if (auto fd = packet.take(x.what.what))
-      held_[x.what.name] = std::move(fd);
+      keep(x.what.name, std::move(fd));
     return true;
+  }
+
+  void keep(const std::string& name, unique_fd fd) {
+    const auto high = ::fcntl(fd.get(), F_DUPFD_CLOEXEC, first_held);
+    held_[name] = high < 0 ? std::move(fd) : unique_fd{high};
   }
 
   bool take(const guard::drop& x, const guard::packet&) {

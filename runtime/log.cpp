@@ -16,7 +16,9 @@
 #include <mutex>
 #include <new>
 #include <optional>
+#include <string_view>
 #include <thread>
+#include <unordered_map>
 #include <vector>
 
 #include <fcntl.h>
@@ -111,7 +113,7 @@ private:
   int timeout_ms();
   void on_time();
   void coalesce();
-  void take_all(const std::function<bool(const stream&)>& which);
+  void take_all(stream& x);
   void finish();
 
   // -- streams ----------------------------------------------------------------
@@ -159,6 +161,7 @@ private:
   std::vector<std::function<void()>> due_;  // posted, and not done yet
   std::size_t next_due_ = 0;
   std::list<stream> streams_;
+  std::unordered_multimap<std::string_view, stream*> by_id_;
   bool some_ended_ = false;
   bool any_loss_ = false;
   bool ending_ = false;
@@ -335,23 +338,20 @@ void log_sink::impl::coalesce() {
   }
 }
 
-// What is in the pipes of some streams now; what comes meanwhile need not be.
-void log_sink::impl::take_all(const std::function<bool(const stream&)>& which) {
-  for (auto& x : streams_) {
-    if (!which(x))
-      continue;
-    for (std::size_t taken = 0, n = 1;
-         !x.ended && n > 0 && taken < large_pipe_bytes; taken += n)
-      n = turn(x);
-  }
+// What is in its pipe now; what comes meanwhile need not be.
+void log_sink::impl::take_all(stream& x) {
+  for (std::size_t taken = 0, n = 1;
+       !x.ended && n > 0 && taken < large_pipe_bytes; taken += n)
+    n = turn(x);
 }
 
 void log_sink::impl::finish() {
   refresh_now();
-  take_all([](const stream&) { return true; });
-  for (auto& x : streams_)
+  for (auto& x : streams_) {
+    take_all(x);
     if (!x.ended)
       end(x);
+  }
   static_cast<void>(say_losses());
   forget_ended();
   outlets_.finish();
@@ -398,6 +398,7 @@ void log_sink::impl::add(const log_attachment& from, log_stream kind,
     x.outlets.to = outlets_.open(path);
   x.pipe = std::move(pipe);
   x.pipe_bytes = ::fcntl(x.pipe.get(), F_GETPIPE_SZ);
+  by_id_.emplace(x.id, &x);
   streams_.splice(streams_.end(), fresh);
   epoll_event event{};
   event.events = EPOLLIN;
@@ -553,6 +554,9 @@ void log_sink::impl::forget_ended() {
     }
     if (i->outlets.to != nullptr)
       outlets_.release(i->outlets.to);
+    const auto [first, last] = by_id_.equal_range(i->id);
+    by_id_.erase(std::find_if(
+        first, last, [&](const auto& x) { return x.second == &*i; }));
     i = streams_.erase(i);
   }
 }
@@ -598,7 +602,9 @@ void log_sink::impl::post_event(std::string id, log_stream severity,
   }
   post([this, id = std::move(id), severity, text = std::move(text)] {
     refresh_now();
-    take_all([&](const stream& x) { return x.id == id; });
+    const auto [first, last] = by_id_.equal_range(id);
+    for (auto i = first; i != last; ++i)
+      take_all(*i->second);
     write_event(id, severity, text);
     std::uint64_t dropped = 0;
     {

@@ -39,6 +39,9 @@
 #ifndef SYS_close_range
 #  define SYS_close_range 436  // the same number on every architecture
 #endif
+#ifndef CLOSE_RANGE_UNSHARE
+#  define CLOSE_RANGE_UNSHARE 2u
+#endif
 
 // For what runs in the child: it shares the caller's memory, and instrumented
 // code would leave the marks of a second process in the sanitizers' tables.
@@ -124,6 +127,7 @@ struct child_plan {
   // library type in the child.
   int passed[most_passed] = {};
   unsigned passed_count = 0;
+  unsigned table_end = 0;  // see own_table(); 0: the table is its own
   char* pid_text = nullptr;  // nullptr: nobody asks for LISTEN_PID
   unsigned descriptor_limit = 0;
   attribute_plan attributes;
@@ -137,6 +141,12 @@ PUP_BARE void close_all_from(unsigned first, unsigned limit) noexcept {
     return;
   for (unsigned fd = first; fd < limit; ++fd)
     ::syscall(SYS_close, fd);
+}
+
+// Makes the shared table of descriptors the child's own. Only what is below
+// `end` is copied: it costs the same however many others the caller has open.
+PUP_BARE bool own_table(unsigned end) noexcept {
+  return ::syscall(SYS_close_range, end, ~0u, CLOSE_RANGE_UNSHARE) == 0;
 }
 
 // Only the child knows its pid, and only before exec can it be written down.
@@ -219,8 +229,13 @@ PUP_BARE const char* set_attributes(const attribute_plan& x,
 PUP_BARE int run_child(void* argument) noexcept {
   auto& plan = *static_cast<child_plan*>(argument);
   auto& outcome = *plan.outcome;
-  reset_signals();
   const char* stage = nullptr;
+  if (plan.table_end != 0 && !own_table(plan.table_end)) {
+    outcome.error = errno;
+    outcome.failed_stage = "close_range";
+    return 127;
+  }
+  reset_signals();
   if (::syscall(SYS_setsid) < 0)
     stage = "setsid";
   else
@@ -550,13 +565,15 @@ std::variant<child, os_fault> run(child_plan& plan,
   int error = 0;
   // See the head of process.hpp.
   const int memory = request.attributes.run_as ? 0 : CLONE_VM;
+  const int table = plan.table_end != 0 ? CLONE_FILES : 0;
   {
     const signals_blocked guard;
     // vfork() with a stack of its own, as glibc's posix_spawn does: the frames
     // of this thread stay untouched. The pidfd exists before anyone can reap.
     pid =
         PUP_CLONE(run_child, stack->bytes + child_stack_bytes,
-                  memory | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, &plan, &pidfd);
+                  memory | table | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, &plan,
+                  &pidfd);
     error = errno;
   }
   if (pid < 0)
@@ -584,6 +601,13 @@ std::string absolute(std::string_view path, std::string_view cwd) {
   const std::unique_ptr<char, decltype(&std::free)> here{
       ::getcwd(nullptr, 0), &std::free};  // nullptr: the folder is gone
   return here ? join(here.get(), path) : std::string{path};
+}
+
+// Forbidden by a seccomp filter that is older than the call: such a child gets
+// a copy of the whole table.
+bool can_unshare_tables() {
+  static const bool result = ::syscall(SYS_close_range, ~0u, ~0u, 0u) == 0;
+  return result;
 }
 
 bool is_regular_file(const std::string& path) {
@@ -616,13 +640,20 @@ std::variant<child, os_fault> spawn(const spawn_request& request) {
   plan.cwd = request.cwd.empty() ? nullptr : request.cwd.c_str();
   const prepared_attributes attributes{request, limit};
   plan.attributes = attributes.plan();
-  const shared_outcome outcome;
-  if (outcome.get() == nullptr)
-    return os_fault{"clone", plan.program, ENOMEM};
-  plan.outcome = outcome.get();
-  if (request.attributes.run_as)
+  child_outcome outcome;
+  plan.outcome = &outcome;
+  std::optional<shared_outcome> shared;
+  if (request.attributes.run_as) {
+    plan.outcome = shared.emplace().get();
+    if (plan.outcome == nullptr)
+      return os_fault{"clone", plan.program, ENOMEM};
     give_pipes_to(request.attributes.run_as->uid, request);
+  }
   std::copy(passed.numbers().begin(), passed.numbers().end(), plan.passed);
+  if (can_unshare_tables())
+    plan.table_end = static_cast<unsigned>(
+        *std::max_element(passed.numbers().begin(), passed.numbers().end())
+        + 1);
   plan.passed_count = static_cast<unsigned>(passed.numbers().size());
   if (!request.listen_fds.empty())
     plan.pid_text = environment_texts.back().data() + pid_entry.size();

@@ -5,8 +5,9 @@
 // executed the program or failed, other threads go on. The child shares the
 // memory of the caller, so a launch costs the same from a process of any size
 // and the error of a failed exec comes back as a value; but it has its own
-// copy of the descriptor table, its own signal dispositions and its own
-// working folder. It runs on a stack of its own and makes raw system calls
+// descriptor table, its own signal dispositions and its own working folder. Of
+// the caller's table it copies only what is numbered below what it is passed:
+// a caller with thousands of descriptors that last keeps low numbers for these. It runs on a stack of its own and makes raw system calls
 // only: no allocation, no lock, no handler of the parent can run in it.
 //
 // What the program finds:

@@ -70,7 +70,6 @@ saved_unit saved_from(const wanted_state& x) {
   result.clock_seen = x.clock_seen.time_since_epoch().count();
   for (const auto& record : x.records) {
     auto& slot = result.slots[record.number];
-    slot.life = record.life;
     slot.restarts = record.restarts;
     slot.failures = record.restarting.failures;
     slot.blocked = record.blocked;
@@ -107,7 +106,6 @@ wanted_state wanted_from(const saved_unit& x, bool same_boot) {
     record.number = number;
     record.blocked = slot.blocked;
     if (same_boot) {
-      record.life = slot.life;
       record.restarts = slot.restarts;
       record.restarting.failures = slot.failures;
       for (const auto moment : slot.restart_times)

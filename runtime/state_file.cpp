@@ -81,7 +81,6 @@ private:
 std::string line_of(std::uint32_t number, const saved_slot& x) {
   line result{"slot"};
   result.number(number)
-      .number(x.life)
       .number(x.restarts)
       .number(x.failures)
       .flag(x.wanted)
@@ -194,7 +193,6 @@ saved_unit read_unit(scanner& from) {
 
 saved_slot read_slot(scanner& from) {
   saved_slot result;
-  result.life = from.number<std::uint64_t>();
   result.restarts = from.number<std::uint32_t>();
   result.failures = from.number<std::uint32_t>();
   result.wanted = from.flag();

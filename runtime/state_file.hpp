@@ -18,7 +18,7 @@
 //                         instances, port wanted, number of the last life
 //   clock SECONDS         of the unit above, where it has a cron expression:
 //                         until when, since 1970, that has been acted upon
-//   slot NUMBER LIFE RESTARTS FAILURES WANTED BLOCKED REST REASON TIMES…
+//   slot NUMBER RESTARTS FAILURES WANTED BLOCKED REST REASON TIMES…
 //                         of the unit above. REST: a state's word, or - when
 //                         it did not rest; TIMES: the restarts that count
 //                         against its limit, nanoseconds of CLOCK_MONOTONIC
@@ -47,10 +47,9 @@
 
 namespace pup {
 
-inline constexpr std::uint32_t state_version = 1;
+inline constexpr std::uint32_t state_version = 2;
 
 struct saved_slot {
-  std::uint64_t life = 0;
   std::uint32_t restarts = 0;
   std::uint32_t failures = 0;
   bool wanted = true;

@@ -34,7 +34,7 @@ wanted_state scaled(std::uint32_t to) {
   result.desired = to;
   result.last_life = 40;
   for (std::uint32_t n = 1; n <= to; ++n)
-    result.records.push_back({n, 30 + n, n, false, {}});
+    result.records.push_back({n, n, false, {}});
   return result;
 }
 
@@ -94,7 +94,7 @@ TEST_CASE("recall: on another boot only what people decided holds") {
   CHECK(later.resting[0] == x.resting[1]);
   CHECK(later.resting[1] == x.resting[2]);
   REQUIRE(later.records.size() == 4);
-  CHECK(later.records[0] == wanted_state::slot_record{1, 0, 0, false, {}});
+  CHECK(later.records[0] == wanted_state::slot_record{1, 0, false, {}});
   CHECK(later.records[2].blocked);
 }
 

@@ -34,8 +34,8 @@ saved_state example() {
   web.desired = 3;
   web.last_life = 12;
   web.clock_seen = 1'777'852'800;
-  web.slots[1] = {10, 2, 1, true, false, "", "", {-5, 1'000'000'007}};
-  web.slots[2] = {11, 0, 0, false, true, "blocked", "two\nlines, 50 %", {}};
+  web.slots[1] = {2, 1, true, false, "", "", {-5, 1'000'000'007}};
+  web.slots[2] = {0, 0, false, true, "blocked", "two\nlines, 50 %", {}};
   web.slots[3] = {};
   x.units["mailer"].listening = false;
   x.processes["web-1"] = {10, 5000, 99'123};
@@ -235,7 +235,7 @@ TEST_CASE("state: a new one takes the place of the old one as a whole") {
 
 TEST_CASE("state: a file that cannot be read is named") {
   const temporary_folder folder;
-  std::ofstream{state_path(folder.path())} << "pup-state 1 9";
+  std::ofstream{state_path(folder.path())} << "pup-state 2 9";
   const auto torn = read_state(folder.path());
   CHECK(std::get<std::string>(torn)
         == folder.path() + "/state: is torn: it ends early");
