@@ -11,6 +11,9 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <set>
+#include <string_view>
+#include <unordered_map>
 #include <utility>
 
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::pup_spec)
@@ -106,20 +109,19 @@ struct control_state {
   }
 };
 
-bool is_among(const std::string& id, const std::vector<child_info>& children) {
-  return std::any_of(
-      children.begin(), children.end(),
-      [id = unit_child_id(id)](const child_info& x) { return x.id == id; });
+// Hundreds are looked up among hundreds.
+template <class T>
+std::unordered_map<std::string_view, const T*> by_id(const std::vector<T>& all) {
+  std::unordered_map<std::string_view, const T*> result;
+  for (const auto& x : all)
+    result.emplace(x.id, &x);
+  return result;
 }
 
 // What the root says about a unit. One it has forgotten was temporary, and gave
 // up.
-unit_ref unit_of(const std::string& id,
-                 const std::vector<child_info>& children) {
-  const auto x = std::find_if(
-      children.begin(), children.end(),
-      [id = unit_child_id(id)](const child_info& y) { return y.id == id; });
-  if (x == children.end())
+unit_ref unit_of(const std::string& id, const child_info* x) {
+  if (x == nullptr)
     return {id, {}, run_state::exhausted, "its actor failed too often"};
   if (x->handle)
     return {id, caf::actor_cast<cluster_actor>(x->handle)};
@@ -132,9 +134,11 @@ unit_ref unit_of(const std::string& id,
 /// without its siblings.
 std::vector<unit_status> only(const std::vector<target>& chosen,
                               std::vector<unit_status> units) {
+  std::set<std::pair<std::string_view, std::uint32_t>> all;
+  for (const auto& x : chosen)
+    all.emplace(x.unit, x.slot);
   const auto has = [&](const std::string& unit, std::uint32_t number) {
-    return std::find(chosen.begin(), chosen.end(), target{unit, number})
-           != chosen.end();
+    return all.contains({unit, number});
   };
   std::vector<unit_status> result;
   for (auto& unit : units) {
@@ -192,9 +196,13 @@ void control_state::with_units(units_function done, error_function failed) {
       .then(
           [this, done = std::move(done)](std::vector<child_info>& children) {
             std::vector<unit_ref> refs;
-            for (const auto& unit : args.spec.processes)
-              if (!applying || is_among(unit.id, children))
-                refs.push_back(unit_of(unit.id, children));
+            const auto known = by_id(children);
+            for (const auto& unit : args.spec.processes) {
+              const auto i = known.find(unit_child_id(unit.id));
+              const auto* child = i == known.end() ? nullptr : i->second;
+              if (!applying || child != nullptr)
+                refs.push_back(unit_of(unit.id, child));
+            }
             done(std::move(refs));
           },
           [failed = std::move(failed)](caf::error& why) {
@@ -571,9 +579,10 @@ void control_state::tell_all(const std::vector<target>& chosen,
                              std::function<void(std::vector<report>)> done) {
   auto answers =
       std::make_shared<gathering<report>>(chosen.size(), std::move(done));
+  const auto known = by_id(refs);
   for (std::size_t i = 0; i < chosen.size(); ++i) {
     const auto& x = chosen[i];
-    const auto& unit = ref_of(refs, x.unit);
+    const auto& unit = *known.at(x.unit);
     const auto failed = [id = x.slot == 0 ? x.unit
                                           : instance_id(x.unit, x.slot)](
                             const std::string& why) {

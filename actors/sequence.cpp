@@ -106,11 +106,13 @@ private:
     if (stopped.slot != 0)
       return result;
     for (const auto* x : order_) {
-      const auto state = state_of(x->id);
       const auto depends =
           std::any_of(x->depends_on.begin(), x->depends_on.end(),
                       [&](const auto& y) { return y.id == stopped.unit; });
-      if (!depends || !state || is_down(*state) || is_chosen(x->id))
+      if (!depends)
+        continue;
+      const auto state = state_of(x->id);
+      if (!state || is_down(*state) || is_chosen(x->id))
         continue;
       result += (result.empty() ? "'" : ", '") + x->id + '\'';
       ++count;

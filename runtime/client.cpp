@@ -67,21 +67,28 @@ std::string in_seconds(milliseconds x) {
   return text.data();
 }
 
-/// One actor system for the whole command.
+/// One for the whole command. Never taken down: its threads would be waited for
+/// although the answer is there, see run_client().
+caf::actor_system& client_system() {
+  static auto& config = *new caf::actor_system_config;
+  static auto& result = []() -> caf::actor_system& {
+    configure(config, ipc_role::client);
+    add_message_types(config);
+    return *new caf::actor_system{config};
+  }();
+  return result;
+}
+
 class session {
 public:
   /// `limit`: what the user allows for each answer.
   explicit session(std::optional<milliseconds> limit)
       : answer_(std::min(limit.value_or(answer_timeout), answer_timeout)),
-        work_(limit.value_or(work_timeout)) {
-    configure(config_, ipc_role::client);
-    add_message_types(config_);
-    sys_.emplace(config_);
-  }
+        work_(limit.value_or(work_timeout)) {}
 
   /// Null after it has complained.
   control_actor connect_to(const running& x) {
-    auto found = connect<control_actor>(*sys_, x.socket, answer_);
+    auto found = connect<control_actor>(client_system(), x.socket, answer_);
     if (found)
       return *found;
     error_ = text_of_error(found.error());
@@ -91,13 +98,13 @@ public:
   /// What needs no work.
   template <class... Ts>
   auto ask(const control_actor& to, Ts... xs) {
-    return call(*sys_, to, answer_, std::move(xs)...);
+    return call(client_system(), to, answer_, std::move(xs)...);
   }
 
   /// What ends when the work is done.
   template <class... Ts>
   auto order(const control_actor& to, Ts... xs) {
-    return call(*sys_, to, work_, std::move(xs)...);
+    return call(client_system(), to, work_, std::move(xs)...);
   }
 
   const std::string& error() const {
@@ -124,8 +131,6 @@ public:
 private:
   milliseconds answer_;
   milliseconds work_;
-  caf::actor_system_config config_;
-  std::optional<caf::actor_system> sys_;
   std::string error_;
 };
 

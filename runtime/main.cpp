@@ -5,10 +5,17 @@
 #include "pup/runtime/logs.hpp"
 
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <filesystem>
 
 namespace {
+
+// See run_client().
+[[noreturn]] void leave(pup::exit_code code) {
+  std::fflush(nullptr);
+  std::_Exit(static_cast<int>(code));
+}
 
 pup::exit_code carry_out(const pup::command& what) {
   if (pup::is_local(what.kind))
@@ -20,7 +27,7 @@ pup::exit_code carry_out(const pup::command& what) {
     case pup::command_kind::monitor:
       return pup::show_logs(what);
     default:
-      return pup::run_client(what);
+      leave(pup::run_client(what));
   }
 }
 

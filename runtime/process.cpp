@@ -78,6 +78,9 @@ constexpr std::size_t child_stack_bytes = 32 * 1024;
 // seccomp filter older than it); the default of fs.nr_open.
 constexpr rlim_t most_descriptors = 1u << 20;
 
+// A stage at which a start may fail; told from others by its address.
+constexpr char table_stage[] = "close_range";
+
 constexpr std::size_t streams = 3;
 constexpr std::size_t most_passed = streams + bounds::passed_sockets + 1;
 
@@ -232,7 +235,7 @@ PUP_BARE int run_child(void* argument) noexcept {
   const char* stage = nullptr;
   if (plan.table_end != 0 && !own_table(plan.table_end)) {
     outcome.error = errno;
-    outcome.failed_stage = "close_range";
+    outcome.failed_stage = table_stage;
     return 127;
   }
   reset_signals();
@@ -603,13 +606,6 @@ std::string absolute(std::string_view path, std::string_view cwd) {
   return here ? join(here.get(), path) : std::string{path};
 }
 
-// Forbidden by a seccomp filter that is older than the call: such a child gets
-// a copy of the whole table.
-bool can_unshare_tables() {
-  static const bool result = ::syscall(SYS_close_range, ~0u, ~0u, 0u) == 0;
-  return result;
-}
-
 bool is_regular_file(const std::string& path) {
   struct stat info {};
   return ::stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode);
@@ -650,17 +646,23 @@ std::variant<child, os_fault> spawn(const spawn_request& request) {
     give_pipes_to(request.attributes.run_as->uid, request);
   }
   std::copy(passed.numbers().begin(), passed.numbers().end(), plan.passed);
-  if (can_unshare_tables())
-    plan.table_end = static_cast<unsigned>(
-        *std::max_element(passed.numbers().begin(), passed.numbers().end())
-        + 1);
+  plan.table_end = static_cast<unsigned>(
+      *std::max_element(passed.numbers().begin(), passed.numbers().end()) + 1);
   plan.passed_count = static_cast<unsigned>(passed.numbers().size());
   if (!request.listen_fds.empty())
     plan.pid_text = environment_texts.back().data() + pid_entry.size();
   // The hard limit: the soft one may have been lowered below open descriptors.
   plan.descriptor_limit =
       static_cast<unsigned>(std::min(limit.rlim_max, most_descriptors));
-  return run(plan, request);
+  auto result = run(plan, request);
+  // Forbidden by a seccomp filter that is older than the call, say: such a
+  // child gets a copy of the whole table.
+  if (plan.outcome->failed_stage == table_stage) {
+    plan.table_end = 0;
+    *plan.outcome = {};
+    result = run(plan, request);
+  }
+  return result;
 }
 
 void raise_descriptor_limit() {

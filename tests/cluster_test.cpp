@@ -370,14 +370,14 @@ SCENARIO_METHOD(cluster_world, "scaling down: the youngest leave, drained") {
   CHECK(states() == "1:ready 2:ready 3:draining 4:draining");
   m->clients_leave("web", 4);
   run();
-  CHECK(m->take_log() == strings{"publish web: 1 2 3d", "signal web-4 15"});
+  CHECK(m->take_log() == strings{"signal web-4 15", "publish web: 1 2 3d"});
   CHECK(scaled->pending());
 
   WHEN("the other drain ends") {
     m->clients_leave("web", 3);
     run();
     THEN("the scale is done") {
-      CHECK(m->take_log() == strings{"publish web: 1 2", "signal web-3 15"});
+      CHECK(m->take_log() == strings{"signal web-3 15", "publish web: 1 2"});
       CHECK(texts(scaled) == strings{"web-3 + stopped", "web-4 + stopped"});
       CHECK(scaled->value().from == 4);
       CHECK(scaled->value().to == 2);
@@ -389,7 +389,7 @@ SCENARIO_METHOD(cluster_world, "scaling down: the youngest leave, drained") {
     CHECK(m->log.empty());
     advance(1ms);
     THEN("it is cut at the deadline, and that is told") {
-      CHECK(m->take_log() == strings{"publish web: 1 2", "signal web-3 15"});
+      CHECK(m->take_log() == strings{"signal web-3 15", "publish web: 1 2"});
       CHECK(texts(scaled)
             == strings{"web-3 + stopped; connections that outlived "
                        "drainTimeoutMs: 1",
@@ -440,11 +440,32 @@ SCENARIO_METHOD(cluster_world, "what ignores the stop signal is killed") {
   m->take_log();
   auto scaled = scale_to(0);
   CHECK(m->take_log()
-        == strings{"publish web: 1d", "publish web:", "signal web-1 15"});
+        == strings{"publish web: 1d", "signal web-1 15", "publish web:"});
   CHECK(states() == "1:stopping");
   advance(5s);
   CHECK(m->take_log() == strings{"signal web-1 9"});
   CHECK(texts(scaled) == strings{"web-1 + stopped"});
+}
+
+SCENARIO_METHOD(cluster_world, "what happens to many at once is told once") {
+  constexpr std::uint32_t many = 200;
+  const auto published = [&] {
+    const auto log = m->take_log();
+    return std::count_if(log.begin(), log.end(), [](const std::string& x) {
+      return x.starts_with("publish ");
+    });
+  };
+  start(web(many));
+  CHECK(status().state == run_state::running);
+  CHECK(notes == 1);
+  CHECK(published() < 10);
+  notes = 0;
+  for (std::uint32_t n = 1; n <= many; ++n)
+    m->exit("web-" + std::to_string(n), 1);
+  run();
+  CHECK(status().instances.at(many - 1).restarts == 1);
+  CHECK(notes < 10);
+  CHECK(published() < 10);
 }
 
 SCENARIO_METHOD(cluster_world, "scaling to zero keeps the port open") {
@@ -584,7 +605,7 @@ SCENARIO_METHOD(cluster_world, "restarting one instance: the others serve on") {
   m->clients_leave("web", 2);
   run();
   CHECK(m->take_log()
-        == strings{"publish web: 1 3", "signal web-2 15", "launch web-2",
+        == strings{"signal web-2 15", "publish web: 1 3", "launch web-2",
                    "publish web: 1 2 3"});
   CHECK(texts(restarted) == strings{"web-2 + ready"});
   CHECK(status().instances.at(1).restarts == 1);
@@ -925,8 +946,8 @@ SCENARIO_METHOD(cluster_world, "shutdown: close, drain, stop, quit") {
   caf::anon_send_exit(root, caf::exit_reason::user_shutdown);
   run();
   CHECK(m->take_log()
-        == strings{"close web", "publish web: 1 2d", "publish web: 1d 2d",
-                   "publish web: 1d", "signal web-2 15"});
+        == strings{"close web", "publish web: 1d 2d", "signal web-2 15",
+                   "publish web: 1d"});
   auto late = ask<scale_report>(cluster, scale{"web", scale_mode::to, 9, true});
   CHECK(is(late->error, fault::shutting_down));
   auto later = ask<report>(cluster, operate_unit{verb::start, 0, true});

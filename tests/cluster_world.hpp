@@ -31,6 +31,7 @@ inline process_spec worker() {
 // A cluster below a real root, so that what it leaves by `keep` comes back.
 struct cluster_world : fake_world {
   supervisor_actor root;
+  std::size_t notes = 0;  // that were left for a next life
 
   void start(const process_spec& spec, const wanted_state* kept = nullptr,
              std::vector<adopted_life> adopted = {}) {
@@ -40,6 +41,9 @@ struct cluster_world : fake_world {
     args.world = world;
     supervisor_spec tree;
     tree.limit = {};
+    tree.on_keep = [this](const std::string&, const caf::message&) {
+      ++notes;
+    };
     child_spec unit;
     unit.id = "unit";
     unit.shutdown = std::nullopt;

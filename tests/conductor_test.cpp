@@ -751,7 +751,7 @@ SCENARIO_METHOD(grouped_world, "a cluster as a member") {
     end("a");
     CHECK(m->take_log()
           == strings{"signal web-2 15", "signal web-1 15", "launch a",
-                     "launch web-2", "launch web-1"});
+                     "launch web-1", "launch web-2"});
   }
 }
 

@@ -178,8 +178,8 @@ TEST_CASE("state: what is not ours is called by its name") {
   CHECK(problem_of("{}\n") == "is not a state file");
   CHECK(problem_of(std::string(100, '\0')) == "is not a state file");
   auto other = encode(example());
-  other.replace(other.find(" 1 "), 3, " 2 ");
-  CHECK(problem_of(other) == "has version 2, this pup reads version 1");
+  other.replace(other.find(" 2 "), 3, " 3 ");
+  CHECK(problem_of(other) == "has version 3, this pup reads version 2");
 }
 
 TEST_CASE("state: a body with a good head, but not as pup writes it") {
