@@ -100,7 +100,7 @@ struct control_state {
   void apply_to(const pup_spec& wanted, const std::vector<unit_status>& units);
   void answer_apply(apply_report answer);
   void refuse_apply(caf::error why);
-  void now_runs(const std::string& file);
+  void now_runs(const apply& x);
   void remember();
   terminating shut_down();
   caf::error going_down() const {
@@ -111,7 +111,8 @@ struct control_state {
 
 // Hundreds are looked up among hundreds.
 template <class T>
-std::unordered_map<std::string_view, const T*> by_id(const std::vector<T>& all) {
+std::unordered_map<std::string_view, const T*> by_id(
+    const std::vector<T>& all) {
   std::unordered_map<std::string_view, const T*> result;
   for (const auto& x : all)
     result.emplace(x.id, &x);
@@ -658,7 +659,7 @@ void control_state::apply_to(const pup_spec& wanted,
   if (request.wanted.dry_run)
     return answer_apply(std::move(answer));
   if (answer.plan.empty()) {
-    now_runs(path_of(request.wanted));
+    now_runs(request.wanted);
     return answer_apply(std::move(answer));
   }
   if (!request.wanted.wait)
@@ -681,8 +682,9 @@ void control_state::apply_to(const pup_spec& wanted,
             args.spec = std::move(x.spec);
             if (std::all_of(x.outcomes.begin(), x.outcomes.end(),
                             [](const outcome& y) { return y.ok; }))
-              args.identity.config = path_of(applies.front().wanted);
-            remember();
+              now_runs(applies.front().wanted);
+            else
+              remember();
             answer.outcomes = std::move(x.outcomes);
             answer_apply(std::move(answer));
           },
@@ -705,10 +707,12 @@ void control_state::refuse_apply(caf::error why) {
   apply_next();
 }
 
-// What runs is what this file says.
-void control_state::now_runs(const std::string& file) {
-  if (std::exchange(args.identity.config, file) != file)
-    remember();
+// What runs is what this says: all of it, not only what could be changed.
+void control_state::now_runs(const apply& x) {
+  args.identity.config = path_of(x);
+  if (args.applied)
+    args.applied(x);
+  remember();
 }
 
 // For a next life: what runs is no longer what it is spawned with.

@@ -135,6 +135,9 @@ struct control_args {
   supervisor_actor root;
   /// Reads what apply brings. Empty: apply is refused.
   std::function<load_result(const apply&)> load{};
+  /// Told when all of what it brings holds, before that is answered. May be
+  /// unset.
+  std::function<void(const apply&)> applied{};
   /// Makes such a child.
   std::function<child_spec(const process_spec&)> unit{};
   /// What an earlier life left with its supervisor by `keep`.

@@ -130,17 +130,15 @@ public:
         place_.state_folder(),
         std::filesystem::path{place_.socket_path()}.parent_path().string()};
     options.console = !background_;
-    options.load = [name = what.name, running = place_.name(),
-                    guardian = guardian_](const apply& x) {
-      auto result = read_applied(x, name);
-      const auto* wanted = std::get_if<pup_spec>(&result);
-      // Not what will be refused, or is only asked about.
-      if (guardian && wanted != nullptr && wanted->name == running
-          && !x.dry_run) {
-        guardian->note(config_name, x.text);
-        guardian->note(config_file_name, path_of(x));
-      }
-      return result;
+    options.load = [name = what.name](const apply& x) {
+      return read_applied(x, name);
+    };
+    // A successor goes by what has come about: never by what has failed here.
+    options.applied = [guardian = guardian_](const apply& x) {
+      if (!guardian)
+        return;
+      guardian->note(config_name, x.text);
+      guardian->note(config_file_name, path_of(x));
     };
     options.ends_with_groups = !background_;
     options.guardian = guardian_;

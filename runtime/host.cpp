@@ -524,6 +524,7 @@ private:
     };
     args.launcher = world_.launcher;
     args.load = options.load;
+    args.applied = options.applied;
     args.unit = [this, name = spec.name](const process_spec& x) {
       return unit_child(name, x);
     };

@@ -49,6 +49,9 @@ struct host_options {
   /// Reads the text that an apply request brings, as config/load.hpp does. On a
   /// thread of the actor system. Empty: apply is refused.
   std::function<load_result(const apply&)> load;
+  /// Told when all of that text holds, before the request is answered. On a
+  /// thread of the actor system; must not block. May be unset.
+  std::function<void(const apply&)> applied;
   /// Threads that carry bytes. 0: default_shards(), one for each processor
   /// this process may use, up to 8.
   unsigned shards = 0;

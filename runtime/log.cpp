@@ -555,8 +555,8 @@ void log_sink::impl::forget_ended() {
     if (i->outlets.to != nullptr)
       outlets_.release(i->outlets.to);
     const auto [first, last] = by_id_.equal_range(i->id);
-    by_id_.erase(std::find_if(
-        first, last, [&](const auto& x) { return x.second == &*i; }));
+    by_id_.erase(std::find_if(first, last,
+                              [&](const auto& x) { return x.second == &*i; }));
     i = streams_.erase(i);
   }
 }

@@ -130,7 +130,7 @@ struct child_plan {
   // library type in the child.
   int passed[most_passed] = {};
   unsigned passed_count = 0;
-  unsigned table_end = 0;  // see own_table(); 0: the table is its own
+  unsigned table_end = 0;    // see own_table(); 0: the table is its own
   char* pid_text = nullptr;  // nullptr: nobody asks for LISTEN_PID
   unsigned descriptor_limit = 0;
   attribute_plan attributes;
@@ -573,10 +573,9 @@ std::variant<child, os_fault> run(child_plan& plan,
     const signals_blocked guard;
     // vfork() with a stack of its own, as glibc's posix_spawn does: the frames
     // of this thread stay untouched. The pidfd exists before anyone can reap.
-    pid =
-        PUP_CLONE(run_child, stack->bytes + child_stack_bytes,
-                  memory | table | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, &plan,
-                  &pidfd);
+    pid = PUP_CLONE(run_child, stack->bytes + child_stack_bytes,
+                    memory | table | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, &plan,
+                    &pidfd);
     error = errno;
   }
   if (pid < 0)

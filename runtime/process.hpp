@@ -7,8 +7,9 @@
 // and the error of a failed exec comes back as a value; but it has its own
 // descriptor table, its own signal dispositions and its own working folder. Of
 // the caller's table it copies only what is numbered below what it is passed:
-// a caller with thousands of descriptors that last keeps low numbers for these. It runs on a stack of its own and makes raw system calls
-// only: no allocation, no lock, no handler of the parent can run in it.
+// a caller with thousands of descriptors that last keeps low numbers for these.
+// It runs on a stack of its own and makes raw system calls only: no allocation,
+// no lock, no handler of the parent can run in it.
 //
 // What the program finds:
 //  - a session and a process group of its own (pid = group = session), so that

@@ -41,9 +41,7 @@ struct cluster_world : fake_world {
     args.world = world;
     supervisor_spec tree;
     tree.limit = {};
-    tree.on_keep = [this](const std::string&, const caf::message&) {
-      ++notes;
-    };
+    tree.on_keep = [this](const std::string&, const caf::message&) { ++notes; };
     child_spec unit;
     unit.id = "unit";
     unit.shutdown = std::nullopt;

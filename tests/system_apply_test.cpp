@@ -225,6 +225,29 @@ SCENARIO("what cannot be applied changes nothing") {
   CHECK(box.end() == "");
 }
 
+SCENARIO("what could not be applied does not come back after a crash") {
+  sandbox box;
+  const port_range ports{4};
+  box.write("config.json", config({http("web", ports[0], ports[1], 2)}));
+  start(box);
+  const auto before = pids(box);
+  const auto broken = applied(
+      box, {R"({"id": "web", "cmd": ["sh", "-c", "exit 3"], "cluster": )"
+            R"({"instances": 2, "commonPort": )"
+            + std::to_string(ports[0]) + R"(, "startPort": )"
+            + std::to_string(ports[1]) + "}}"});
+  CHECK(broken.code == 1);
+  CHECK(broken.err.find("exited with code 3") != std::string::npos);
+  CHECK(pids(box) == before);
+  const auto pid = *box.supervisors().begin();
+  ::kill(pid, SIGKILL);
+  REQUIRE(wait_for_end(pid));
+  REQUIRE(wait_until([&] { return box.pup({"status"}).code == 0; }));
+  CHECK(pids(box) == before);
+  CHECK(box.unit("web").at("state") == "running");
+  CHECK(box.end() == "");
+}
+
 SCENARIO("relative paths start at the applied file's folder") {
   sandbox box;
   box.write("config.json", config({sleeper("a")}));
