@@ -346,7 +346,7 @@ SCENARIO("a damaged state file is refused, told, and replaced") {
   else if (how == "altered")
     text[text.find("unit many") + 5] ^= 1;
   else
-    text.replace(text.find(" 1 "), 3, " 9 ");
+    text.replace(text.find(" 2 "), 3, " 9 ");
   box.write("state/pup/state", text);
   const auto why = how == "torn"      ? "is torn: it ends early"
                    : how == "altered" ? "is damaged"
