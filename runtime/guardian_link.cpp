@@ -99,13 +99,15 @@ public:
     say(guard::tell{text});
   }
   void farewell(int exit_code) override {
-    say(guard::farewell{exit_code});
+    static_cast<void>(say_last(guard::farewell{exit_code}));
   }
   void fall_silent() override {
     const std::lock_guard guard{mutex_};
     silent_ = true;
   }
-  bool step_aside() override;
+  bool step_aside() override {
+    return say_last(guard::aside{});
+  }
 
   void connect(spawner_events events) override;
   std::uint64_t start(const start_order& order) override;
@@ -127,6 +129,7 @@ private:
   bool keep(guard::message&& x, guard::packet& from);
   void say(const guard::message& x);
   bool try_to_say(const guard::message& x);
+  bool say_last(const guard::message& x);
   void await_room();
   void flush();
   void listen();
@@ -273,9 +276,13 @@ bool link::try_to_say(const guard::message& x) {
   return true;
 }
 
-bool link::step_aside() {
+// Returns when it has been said, and all that waited before it: no loop will do
+// that later. False: the guardian has ended.
+bool link::say_last(const guard::message& x) {
   const std::lock_guard guard{mutex_};
-  waiting_.push_back({guard::encode(guard::aside{}), {}});
+  if (broken_)
+    return false;
+  waiting_.push_back({guard::encode(x), {}});
   while (!waiting_.empty()) {
     const auto result = guard::send(socket_.get(), waiting_.front().what);
     if (result == guard::send_result::broken)

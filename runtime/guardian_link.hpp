@@ -61,6 +61,9 @@ public:
   virtual void ready() = 0;
   virtual void away(int output) = 0;
   virtual void tell(const std::string& text) = 0;
+
+  /// The last word; returns when all has been said. The loop must not run any
+  /// more.
   virtual void farewell(int exit_code) = 0;
 
   /// From now on nothing is said any more, so that the guardian keeps all as it

@@ -1,12 +1,18 @@
 // The messages between supervisor and guardian, as bytes and over a socket.
 #include "pup/runtime/guard_protocol.hpp"
 
+#include "pup/runtime/guardian_link.hpp"
+
 #include "catch.hpp"
+
+#include <boost/asio/io_context.hpp>
 
 #include <array>
 #include <cerrno>
+#include <thread>
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -227,4 +233,41 @@ TEST_CASE("descriptors that find no room are missed, not mistaken") {
   const auto message = guard::decode(packet);
   REQUIRE(std::holds_alternative<guard::start>(message));
   CHECK(std::get<guard::start>(message).number == 8);
+}
+
+TEST_CASE("a farewell comes after all that waited, though no loop runs") {
+  pair sockets;
+  guard::welcome hello;
+  hello.guardian = ::getpid();
+  guard::send(sockets.a.get(), guard::encode(hello));
+  guard::send(sockets.a.get(), guard::encode(guard::complete{}));
+  auto opened = guardian_link::open(std::move(sockets.b));
+  REQUIRE(std::holds_alternative<std::shared_ptr<guardian_link>>(opened));
+  const auto link = std::get<std::shared_ptr<guardian_link>>(opened);
+  boost::asio::io_context loop;
+  link->watch(loop, [] {});
+  // Far beyond what the socket takes.
+  constexpr int notes = 100;
+  for (int i = 0; i < notes; ++i)
+    link->note("n", std::string(20'000, 'x'));
+  std::thread leaving{[&] { link->farewell(7); }};
+  int heard = 0;
+  std::optional<int> code;
+  guard::packet packet;
+  pollfd event{sockets.a.get(), POLLIN, 0};
+  while (!code && ::poll(&event, 1, 5'000) > 0
+         && guard::receive(sockets.a.get(), packet)
+                == guard::receive_result::received) {
+    const auto message = guard::decode(packet);
+    if (const auto* last = std::get_if<guard::farewell>(&message))
+      code = last->exit_code;
+    else
+      heard += std::holds_alternative<guard::note>(message) ? 1 : 0;
+    packet = {};
+  }
+  sockets.a.reset();  // whoever still waits hears that nobody listens
+  leaving.join();
+  CHECK(heard == notes);
+  CHECK(code == 7);
+  link->ignore();
 }

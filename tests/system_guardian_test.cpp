@@ -4,6 +4,7 @@
 #include "system.hpp"
 
 #include <csignal>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -75,6 +76,25 @@ SCENARIO("the guardian is the parent of everything, and small") {
   CHECK(kb > 0);
   CHECK(kb < 1'000);
 #endif
+  CHECK(box.end() == "");
+}
+
+SCENARIO("what the guardian holds leaves low numbers to launches") {
+  sandbox box;
+  std::vector<std::string> processes;
+  for (int i = 0; i < 50; ++i)
+    processes.push_back(sleeper("a" + std::to_string(i)));
+  box.write("config.json", config(processes));
+  start(box);
+  // Two pipes of each process are held. A launch copies the table up to the
+  // highest descriptor that it passes on.
+  const auto folder = "/proc/" + std::to_string(only(box.guardians())) + "/fd";
+  int low = 0;
+  int high = 0;
+  for (const auto& x : std::filesystem::directory_iterator{folder})
+    ++(std::stoi(x.path().filename().string()) < 64 ? low : high);
+  CHECK(high >= 100);
+  CHECK(low < 20);
   CHECK(box.end() == "");
 }
 
