@@ -102,7 +102,6 @@ void cluster_state::assigned(std::uint64_t snapshot) {
   for (const auto& x : slots)
     if (serves(x))
       pending.settle(x.number, direction::up, outcome_of(x, true, "ready"));
-  tidy();
 }
 
 bool cluster_state::serves(const slot& x) const {

@@ -43,6 +43,9 @@ struct control_state {
   using units_function = std::function<void(std::vector<unit_ref>)>;
   using status_function =
       std::function<void(std::vector<unit_ref>, std::vector<unit_status>)>;
+  using chosen_function = std::function<void(const std::vector<target>&,
+                                             const std::vector<unit_ref>&,
+                                             const std::vector<unit_status>&)>;
   using error_function = std::function<void(caf::error)>;
 
   control_state() = default;
@@ -70,6 +73,9 @@ struct control_state {
 
   void with_units(units_function done, error_function failed);
   void with_status(status_function done, error_function failed);
+  template <class Answer>
+  void with_chosen(const std::string& selector, const pledge<Answer>& answer,
+                   chosen_function done);
   unit_status unreachable(const unit_ref& unit) const;
   caf::result<supervisor_status> status(const get_status& request);
   void add_usage(supervisor_status status,
@@ -152,12 +158,6 @@ std::vector<unit_status> only(const std::vector<target>& chosen,
       result.push_back(std::move(unit));
   }
   return result;
-}
-
-const unit_ref& ref_of(const std::vector<unit_ref>& refs,
-                       const std::string& unit) {
-  return *std::find_if(refs.begin(), refs.end(),
-                       [&](const unit_ref& x) { return x.id == unit; });
 }
 
 report joined(std::vector<report> all) {
@@ -251,6 +251,23 @@ void control_state::with_status(status_function done, error_function failed) {
     }
   };
   with_units(std::move(ask), std::move(failed));
+}
+
+/// The same with what `selector` means. Refuses one that means nothing.
+template <class Answer>
+void control_state::with_chosen(const std::string& selector,
+                                const pledge<Answer>& answer,
+                                chosen_function done) {
+  with_status(
+      [answer, selector, done = std::move(done)](
+          const std::vector<unit_ref>& refs,
+          const std::vector<unit_status>& units) {
+        const auto chosen = select(selector, units);
+        if (chosen.empty() && selector != "all")
+          return answer.refuse(fault::no_such_id, unknown_id(selector, units));
+        done(chosen, refs, units);
+      },
+      [answer](caf::error why) { answer.refuse(std::move(why)); });
 }
 
 // -- status -------------------------------------------------------------------
@@ -400,7 +417,7 @@ void control_state::judge(const scale_request& request,
                          "'" + wanted.id + "' is one instance; scale '"
                              + chosen.front().unit + "', its cluster");
   wanted.id = chosen.front().unit;
-  const auto& unit = ref_of(refs, wanted.id);
+  const auto& unit = *by_id(refs).at(wanted.id);
   if (!unit.handle)
     return answer.refuse(fault::bad_request,
                          "'" + unit.id + "': " + unit.reason);
@@ -419,16 +436,12 @@ caf::result<report> control_state::operate_on(const operate& request) {
     return going_down();
   auto promise = self->make_response_promise<report>();
   const pledge<report> answer{promise};
-  with_status(
-      [this, answer, request](const std::vector<unit_ref>& refs,
-                              const std::vector<unit_status>& units) {
-        const auto chosen = select(request.selector, units);
-        if (chosen.empty() && request.selector != "all")
-          return answer.refuse(fault::no_such_id,
-                               unknown_id(request.selector, units));
-        begin_sequence(request, chosen, refs, units, answer);
-      },
-      [answer](caf::error why) { answer.refuse(std::move(why)); });
+  with_chosen(request.selector, answer,
+              [this, answer, request](const std::vector<target>& chosen,
+                                      const std::vector<unit_ref>& refs,
+                                      const std::vector<unit_status>& units) {
+                begin_sequence(request, chosen, refs, units, answer);
+              });
   return promise;
 }
 
@@ -502,24 +515,20 @@ caf::result<report> control_state::signal(const signal_units& request) {
     return going_down();
   auto promise = self->make_response_promise<report>();
   const pledge<report> answer{promise};
-  with_status(
-      [this, answer, request](const std::vector<unit_ref>& refs,
-                              const std::vector<unit_status>& units) {
-        const auto chosen = select(request.selector, units);
-        if (chosen.empty() && request.selector != "all")
-          return answer.refuse(fault::no_such_id,
-                               unknown_id(request.selector, units));
-        tell_all(
-            chosen, refs,
-            [request, chosen](std::size_t i) {
-              return signal_slots{chosen[i].slot, request.signal,
-                                  request.caller};
-            },
-            [answer](std::vector<report> all) {
-              answer.keep(joined(std::move(all)));
-            });
-      },
-      [answer](caf::error why) { answer.refuse(std::move(why)); });
+  with_chosen(request.selector, answer,
+              [this, answer, request](const std::vector<target>& chosen,
+                                      const std::vector<unit_ref>& refs,
+                                      const std::vector<unit_status>&) {
+                tell_all(
+                    chosen, refs,
+                    [request, chosen](std::size_t i) {
+                      return signal_slots{chosen[i].slot, request.signal,
+                                          request.caller};
+                    },
+                    [answer](std::vector<report> all) {
+                      answer.keep(joined(std::move(all)));
+                    });
+              });
   return promise;
 }
 
@@ -540,13 +549,14 @@ caf::result<history_report> control_state::history_of(
                       std::back_inserter(whole.instances));
           answer.keep(std::move(whole));
         });
+    const auto known = by_id(refs);
+    const auto states = by_id(units);
     for (std::size_t i = 0; i < chosen.size(); ++i) {
-      const auto& unit = ref_of(refs, chosen[i].unit);
+      const auto& unit = *known.at(chosen[i].unit);
       // Whoever has no actor has no history, but a state.
+      const auto& now = *states.at(unit.id);
       history_report bare;
-      for (const auto& x : units)
-        if (x.id == unit.id)
-          bare.instances.push_back({x.id, x.state, x.reason, {}, {}, 0});
+      bare.instances.push_back({now.id, now.state, now.reason, {}, {}, 0});
       if (!unit.handle) {
         answers->put(i, std::move(bare));
         continue;
@@ -560,16 +570,7 @@ caf::result<history_report> control_state::history_of(
               [answers, i, bare](const caf::error&) { answers->put(i, bare); });
     }
   };
-  with_status(
-      [answer, ask, id = request.selector](
-          const std::vector<unit_ref>& refs,
-          const std::vector<unit_status>& units) {
-        const auto chosen = select(id, units);
-        if (chosen.empty() && id != "all")
-          return answer.refuse(fault::no_such_id, unknown_id(id, units));
-        ask(chosen, refs, units);
-      },
-      [answer](caf::error why) { answer.refuse(std::move(why)); });
+  with_chosen(request.selector, answer, ask);
   return promise;
 }
 
