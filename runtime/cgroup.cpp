@@ -126,7 +126,11 @@ cgroup_tree::cgroup_tree(pid_t root)
                                    text_at("/proc/self/mountinfo"))) {}
 
 cgroup_tree::cgroup_tree(pid_t root, std::string folder)
-    : root_(root), folder_(std::move(folder)) {}
+    : root_(root), folder_(std::move(folder)) {
+  // A predecessor has moved all of us already.
+  if (const auto room = room_name(); folder_.ends_with(room))
+    folder_.resize(folder_.size() - room.size());
+}
 
 cgroup_tree::~cgroup_tree() {
   for (const auto& id : ids_)
@@ -134,8 +138,12 @@ cgroup_tree::~cgroup_tree() {
 }
 
 // With a pid: others may share the group above.
+std::string cgroup_tree::room_name() const {
+  return "/pup-" + std::to_string(root_);
+}
+
 std::string cgroup_tree::folder_of(const std::string& id) const {
-  return folder_ + "/pup-" + std::to_string(root_) + '-' + id;
+  return folder_ + room_name() + '-' + id;
 }
 
 std::variant<std::string, cgroup_tree::problem> cgroup_tree::prepare(
@@ -192,18 +200,21 @@ std::string cgroup_tree::delegate(const std::string& controller) {
     return {};
   if (!has_word(text_at(folder_ + "/cgroup.controllers"), controller))
     return "the controller " + controller + " is not available in " + folder_;
-  int code = write_at(below, '+' + controller);
-  if (code == EBUSY) {
+  // With processes in it a group takes some controllers (cpu, pids) for threads
+  // alone, and then no process may enter what is below. The root of all groups,
+  // which has no type, is free of that.
+  if (!text_at(folder_ + "/cgroup.type").empty())
     if (auto why = make_room(); !why.empty())
       return why;
-    code = write_at(below, '+' + controller);
-  }
+  const int code = write_at(below, '+' + controller);
   return code == 0 ? std::string{} : below + ": " + words_for(code);
 }
 
 // Moves what is in the group into one below it.
 std::string cgroup_tree::make_room() {
-  const auto room = folder_ + "/pup";
+  if (members(folder_).empty())
+    return {};
+  const auto room = folder_ + room_name();
   if (::mkdir(room.c_str(), 0755) != 0 && errno != EEXIST)
     return room + ": " + words_for(errno);
   // Again while there are some: what we have started may start others.

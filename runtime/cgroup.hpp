@@ -2,11 +2,12 @@
 // asks for limits, where the machine lets pup make one.
 //
 // A group that has groups below it may hold no processes, so before the first
-// one is made pup moves itself, and what it has started, into a group `pup`
-// beside it. It does so only where nobody else is in its group: in a unit of
-// systemd with Delegate=yes, in a container of its own. Elsewhere, and where
-// cgroups are read-only or of version 1, the limits are not in force, which is
-// said in the status of each instance concerned and is no failure.
+// one is made pup moves itself, and what it has started, into a group `pup-PID`
+// beside it (PID: the guardian's, which outlives a supervisor). It does so only
+// where nobody else is in its group: in a unit of systemd with Delegate=yes, in
+// a container of its own. Elsewhere, and where cgroups are read-only or of
+// version 1, the limits are not in force, which is said in the status of each
+// instance concerned and is no failure.
 #pragma once
 
 #include "pup/config/spec.hpp"
@@ -58,6 +59,7 @@ public:
 private:
   std::string delegate(const std::string& controller);
   std::string make_room();
+  std::string room_name() const;
   std::string folder_of(const std::string& id) const;
 
   pid_t root_;
