@@ -396,6 +396,8 @@ void log_sink::impl::add(const log_attachment& from, log_stream kind,
     x.source = store_->open(x.id, kind, from.resumed);
   if (!path.empty())
     x.outlets.to = outlets_.open(path);
+  if (x.source != nullptr && x.looked_at())
+    x.lines.resume(log_store::take_begun(*x.source));
   x.pipe = std::move(pipe);
   x.pipe_bytes = ::fcntl(x.pipe.get(), F_GETPIPE_SZ);
   by_id_.emplace(x.id, &x);
@@ -526,7 +528,9 @@ void log_sink::impl::enlarge(stream& x, std::size_t ready) {
 }
 
 void log_sink::impl::end(stream& x) {
-  x.lines.finish([&](std::string_view lines) { write_lines(x, lines); });
+  // A successor finds the beginning of the line in the store.
+  if (!succeeded_ || x.source == nullptr || x.skip_line || x.unsaid.any())
+    x.lines.finish([&](std::string_view lines) { write_lines(x, lines); });
   if (x.unsaid.any() && store_ && store_->usable(now_))
     say_losses();
   if (x.source != nullptr && !succeeded_)

@@ -42,6 +42,11 @@ public:
     rest_.append(bytes);
   }
 
+  /// Another has emitted what came before, but not this beginning of a line.
+  void resume(std::string_view begun) {
+    rest_ = begun.substr(begun.size() - begun.size() % most_kept_bytes);
+  }
+
   /// No more comes: what is left is a line.
   template <class Emit>
   void finish(Emit emit) {

@@ -6,7 +6,6 @@
 #include <charconv>
 #include <cstdio>
 #include <filesystem>
-#include <map>
 #include <set>
 
 #include <fcntl.h>
@@ -186,7 +185,7 @@ void log_store::resume(time_point now) {
 // Completes the last record, cuts a torn header off and remembers which streams
 // are within a line. Returns where the next record goes; 0: not here.
 std::uint64_t log_store::repair(int file, std::string_view bytes) {
-  std::map<std::pair<std::string, log_stream>, bool> within;
+  left_open_.clear();
   std::uint64_t at = 0;
   while (at < bytes.size()) {
     const auto found = parse_record(bytes.substr(at));
@@ -205,18 +204,18 @@ std::uint64_t log_store::repair(int file, std::string_view bytes) {
       if (write_at(file, encode(x), at) != 0)
         return 0;
     }
-    auto& open = within[{std::string{x.id}, x.stream}];
-    if (!data.empty())
-      open = data.back() != '\n';
-    else if ((x.flags & record_flags::carried) != 0)
-      open = true;
+    const std::pair key{std::string{x.id}, x.stream};
+    const auto line = data.rfind('\n') + 1;  // 0: there is none
+    const bool within = data.empty() ? (x.flags & record_flags::carried) != 0
+                                     : line < data.size();
+    if (!within)
+      left_open_.erase(key);
+    else if (line > 0 || (x.flags & record_flags::fresh) != 0)
+      left_open_[key] = data.substr(line);
     else
-      open = false;
+      left_open_[key] += data;
     at += found.bytes + data.size();
   }
-  for (const auto& [key, open] : within)
-    if (open)
-      left_open_.push_back(key);
   return at;
 }
 
@@ -324,9 +323,10 @@ log_store::source* log_store::open(std::string id, log_stream stream,
   x->stream = stream;
   if (resumed) {
     x->fresh = false;
-    x->within_line = std::find(left_open_.begin(), left_open_.end(),
-                               std::pair{x->id, stream})
-                     != left_open_.end();
+    const auto line = left_open_.find({x->id, stream});
+    x->within_line = line != left_open_.end();
+    if (x->within_line)
+      x->begun = std::exchange(line->second, {});
   }
   return sources_.emplace_back(std::move(x)).get();
 }

@@ -27,6 +27,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -65,6 +66,7 @@ public:
     bool within_line = false;
     // Offset in the segment of its last byte; -1: it has none there.
     std::int64_t last_byte = -1;
+    std::string begun;
   };
 
   struct taken {
@@ -89,6 +91,11 @@ public:
   /// `id`: 1 to 255 bytes. `resumed`: its data continue those that the store
   /// has of the same id and stream, perhaps in the middle of a line.
   source* open(std::string id, log_stream stream, bool resumed = false);
+  /// Of a resumed source, once: what the newest segment has of the line that it
+  /// is within.
+  static std::string take_begun(source& x) {
+    return std::exchange(x.begun, {});
+  }
   /// No more comes.
   void close(source* x, time_point now);
 
@@ -165,8 +172,9 @@ private:
   time_point retry_at_{};
   int trouble_ = 0;
   std::vector<std::unique_ptr<source>> sources_;
-  // What a predecessor left within a line.
-  std::vector<std::pair<std::string, log_stream>> left_open_;
+  // What a predecessor left within a line, with the bytes of that which are in
+  // the newest segment.
+  std::map<std::pair<std::string, log_stream>, std::string> left_open_;
 };
 
 }  // namespace pup

@@ -19,6 +19,7 @@
 #include <sstream>
 #include <thread>
 
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 
 namespace {
@@ -477,6 +478,39 @@ TEST_CASE("a stream is taken over in the middle of a line") {
   // An orderly end closes the line; what came later is another.
   CHECK(said_by(options.folder, "a")
         == texts{"stdout one", "stdout beg", "stdout in", "stdout two"});
+}
+
+TEST_CASE("a line of a file that a successor goes on with stays one line") {
+  const temporary_folder box;
+  const auto options = stored_in(box);
+  output_spec output;
+  output.stdout_file = box.path() + "/a.txt";
+  auto pipe = std::get<log_pipe>(make_log_pipe());
+  const unique_fd held{::fcntl(pipe.read_end.get(), F_DUPFD_CLOEXEC, 3)};
+  const auto go_on = [&](log_sink& sink) {
+    unique_fd mine{::fcntl(held.get(), F_DUPFD_CLOEXEC, 3)};
+    sink.attach({"a", output, std::move(mine), unique_fd{}, nullptr, true});
+  };
+  const auto is_empty = [&] {
+    int bytes = 1;
+    return ::ioctl(held.get(), FIONREAD, &bytes) == 0 && bytes == 0;
+  };
+  talker::write(pipe.write_end, "one\nbe");
+  for (const auto* piece : {"gi", "n\nt", "wo\n"}) {
+    log_sink sink{options};
+    go_on(sink);
+    REQUIRE(eventually(is_empty));
+    talker::write(pipe.write_end, piece);
+    sink.leave();
+  }
+  CHECK(contents(output.stdout_file) == "one\nbegin\ntwo\n");
+  talker::write(pipe.write_end, "last");
+  {
+    log_sink sink{options};
+    go_on(sink);
+    pipe.write_end.reset();
+  }
+  CHECK(contents(output.stdout_file) == "one\nbegin\ntwo\nlast\n");
 }
 
 TEST_CASE("the console gets lines, decorated when wanted") {

@@ -416,6 +416,16 @@ TEST_CASE("output is cut into whole lines, a long one into lines of 64 KiB") {
         == std::string(65'535, 'x') + '\n');
 }
 
+TEST_CASE("a line is cut where it would be had nobody been in between") {
+  for (const std::size_t before : {3u, 65'536u, 70'000u}) {
+    line_blocks blocks;
+    blocks.resume(std::string(before, 'x'));
+    std::string all;
+    blocks.feed("y\n", [&](std::string_view lines) { all += lines; });
+    CHECK(all == std::string(before % 65'536, 'x') + "y\n");
+  }
+}
+
 // -- the store ----------------------------------------------------------------
 
 TEST_CASE("what goes in comes out, from pipes and from memory") {
@@ -516,6 +526,38 @@ TEST_CASE("a store is continued where it ended, within a line as well") {
   CHECK(stored(box.path())
         == texts{"a stdout one", "a stdout half", "a stdout tw",
                  "a stdout three"});
+}
+
+TEST_CASE("a successor learns the beginning of the line it is within") {
+  const temporary_folder box;
+  const auto begun = [&](log_stream stream, bool resumed = true) {
+    log_store store{box.path(), {}, begin};
+    return log_store::take_begun(*store.open("a", stream, resumed));
+  };
+  CHECK(begun(log_stream::out) == "");
+  {
+    log_store store{box.path(), {}, begin};
+    auto* const out = store.open("a", log_stream::out);
+    auto* const err = store.open("a", log_stream::err);
+    store.take(*out, "one\nt", begin);
+    store.take(*err, "other", begin);
+    store.take(*out, "w", begin);
+  }
+  CHECK(begun(log_stream::out) == "tw");
+  CHECK(begun(log_stream::err) == "other");
+  CHECK(begun(log_stream::out, false) == "");
+  {
+    log_store store{box.path(), {}, begin};
+    store.take(*store.open("a", log_stream::out, true), "o\n", begin);
+    store.take(*store.open("a", log_stream::err), "new", begin);
+  }
+  CHECK(begun(log_stream::out) == "");
+  CHECK(begun(log_stream::err) == "new");
+  {
+    log_store store{box.path(), {}, begin};
+    store.close(store.open("a", log_stream::err, true), begin);
+  }
+  CHECK(begun(log_stream::err) == "");
 }
 
 TEST_CASE("a line reaches over a crash and a rotation") {
