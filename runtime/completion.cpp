@@ -14,7 +14,7 @@ constexpr std::string_view list_ids =
     R"--(pup status --json 2>/dev/null | grep -o '"id":"[^"]*"' | cut -d'"' -f4)--";
 
 constexpr std::string_view strategies =
-    "round-robin source-ip-hash least-connections random";
+    "round-robin source-ip-hash least-connections least-time random";
 
 constexpr std::string_view bash_template = R"--(# bash completion for pup
 _pup() {

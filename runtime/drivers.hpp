@@ -5,6 +5,7 @@
 #pragma once
 
 #include "pup/actors/protocol.hpp"
+#include "pup/runtime/proxy_facts.hpp"
 
 #include <functional>
 #include <memory>
@@ -17,6 +18,7 @@ class io_context;
 
 namespace pup {
 
+class carriers;
 class inherit_groups;
 class journal;
 class log_sink;
@@ -54,18 +56,19 @@ memory_actor spawn_memory(caf::actor_system& sys, journal& notes);
 
 /// Owns the data plane; its threads and listening sockets end with the actor.
 /// `shards`: threads that carry bytes.
-/// `keeper`: takes care of the sockets, and has those to go on with; may be
-/// null.
+/// `keeper`: takes care of the sockets, and has those to go on with;
+/// `predecessors`: who else has connections to the backends. Both may be null.
 proxy_actor spawn_proxy(caf::actor_system& sys, unsigned shards,
                         std::shared_ptr<inherit_groups> groups,
-                        std::shared_ptr<socket_keeper> keeper = nullptr);
+                        std::shared_ptr<socket_keeper> keeper = nullptr,
+                        std::shared_ptr<carriers> predecessors = nullptr);
 
 /// Ends the actor in favour of another process, which has duplicates of the
-/// sockets. What is returned carries the connections there are; `done` is
-/// called on one of its threads when the last of them has ended. Null: the
-/// actor had ended already.
+/// sockets. What is returned carries the connections there are (see
+/// proxy::finish). Null: the actor had ended already.
 std::shared_ptr<proxy> leave_proxy(caf::actor_system& sys, const proxy_actor& x,
-                                   std::function<void()> done);
+                                   std::function<void()> done,
+                                   std::function<void(proxy_fact)> on_fact);
 
 /// What a group of inherited sockets is called there.
 std::string kept_group_name(const std::string& cluster);

@@ -1,4 +1,5 @@
 // The proxy's actor, and its way out for a successor.
+#include "pup/runtime/carriers.hpp"
 #include "pup/runtime/drivers.hpp"
 #include "pup/runtime/drivers_shared.hpp"
 #include "pup/runtime/inherit.hpp"
@@ -22,6 +23,11 @@ struct backend_emptied {
   std::string cluster;
   backend_idle fact;
 };
+// The same, of the predecessors as well.
+struct backend_left {
+  std::string cluster;
+  backend_idle fact;
+};
 struct backend_changed {
   std::string cluster;
   backend_reachable fact;
@@ -32,6 +38,7 @@ struct set_applied {
 // From the host to the proxy's actor.
 struct leave_plane {
   std::function<void()> done;
+  std::function<void(proxy_fact)> on_fact;
 };
 struct plane_left {
   std::shared_ptr<proxy> plane;
@@ -42,6 +49,7 @@ struct plane_left {
 }  // namespace pup
 
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::backend_emptied)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::backend_left)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::backend_changed)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::set_applied)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::leave_plane)
@@ -53,6 +61,7 @@ namespace {
 
 using proxy_self =
     proxy_actor::extend<caf::reacts_to<backend_emptied>,
+                        caf::reacts_to<backend_left>,
                         caf::reacts_to<backend_changed>,
                         caf::reacts_to<set_applied>,
                         caf::replies_to<leave_plane>::with<plane_left>>;
@@ -71,6 +80,7 @@ struct proxy_state {
   std::unique_ptr<proxy> plane;
   std::shared_ptr<inherit_groups> groups;
   std::shared_ptr<socket_keeper> keeper;
+  std::shared_ptr<carriers> predecessors;
   std::set<std::string> inherited;  // clusters in mode inherit
   std::map<std::uint64_t, caf::response_promise> publications;
   std::uint64_t last_publication = 0;
@@ -197,9 +207,11 @@ caf::result<listener_opened> open_in(proxy_state& st,
 proxy_self::behavior_type proxy_behavior(
     proxy_self::stateful_pointer<proxy_state> self, unsigned shards,
     std::shared_ptr<inherit_groups> groups,
-    std::shared_ptr<socket_keeper> keeper) {
+    std::shared_ptr<socket_keeper> keeper,
+    std::shared_ptr<carriers> predecessors) {
   auto& state = self->state;
   state.keeper = std::move(keeper);
+  state.predecessors = std::move(predecessors);
   const weak<proxy_self> me{caf::actor_cast<proxy_self>(self)};
   // Called on a loop of the data plane.
   auto tell = [me](const proxy_fact& fact) { pass_up(me, fact); };
@@ -241,7 +253,15 @@ proxy_self::behavior_type proxy_behavior(
         return traffic_of(st.plane->totals(request.cluster),
                           st.plane->port(request.cluster));
       },
-      [self](const backend_emptied& x) {
+      [self, me](const backend_emptied& x) {
+        auto& st = self->state;
+        if (!st.predecessors || st.inherited.count(x.cluster) != 0)
+          return st.pass_on(x.cluster, x.fact);
+        st.predecessors->drain(
+            x.cluster, x.fact.slot, x.fact.life,
+            [me, x] { me.send(backend_left{x.cluster, x.fact}); });
+      },
+      [self](const backend_left& x) {
         self->state.pass_on(x.cluster, x.fact);
       },
       [self](const backend_changed& x) {
@@ -256,7 +276,8 @@ proxy_self::behavior_type proxy_behavior(
         auto& st = self->state;
         st.groups->let_go();
         plane_left result{std::move(st.plane)};
-        result.plane->finish(std::move(request.done));
+        result.plane->finish(std::move(request.done),
+                             std::move(request.on_fact));
         self->quit();
         return result;
       },
@@ -267,18 +288,21 @@ proxy_self::behavior_type proxy_behavior(
 
 proxy_actor spawn_proxy(caf::actor_system& sys, unsigned shards,
                         std::shared_ptr<inherit_groups> groups,
-                        std::shared_ptr<socket_keeper> keeper) {
-  return sys.spawn(proxy_behavior, shards, std::move(groups),
-                   std::move(keeper));
+                        std::shared_ptr<socket_keeper> keeper,
+                        std::shared_ptr<carriers> predecessors) {
+  return sys.spawn(proxy_behavior, shards, std::move(groups), std::move(keeper),
+                   std::move(predecessors));
 }
 
 std::shared_ptr<proxy> leave_proxy(caf::actor_system& sys, const proxy_actor& x,
-                                   std::function<void()> done) {
+                                   std::function<void()> done,
+                                   std::function<void(proxy_fact)> on_fact) {
   std::shared_ptr<proxy> result;
   caf::scoped_actor self{sys};
   self->request(caf::actor_cast<proxy_self>(
                     caf::actor_cast<caf::strong_actor_ptr>(x)),
-                caf::infinite, leave_plane{std::move(done)})
+                caf::infinite,
+                leave_plane{std::move(done), std::move(on_fact)})
       .receive([&](plane_left& answer) { result = std::move(answer.plane); },
                [](const caf::error&) {});
   return result;

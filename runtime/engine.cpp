@@ -209,7 +209,8 @@ void engine::forget(const std::string& key) {
   sweep();
 }
 
-void engine::finish(std::function<void()> f) {
+void engine::finish(std::function<void()> f, on_fact callback) {
+  on_fact_ = std::move(callback);
   for (const auto& [key, l] : by_key_)
     let_go(key);
   on_empty_ = std::move(f);

@@ -137,8 +137,8 @@ public:
   /// Closes the socket; the name is free, connections go on.
   void forget(const std::string& key);
   /// let_go() of all; `f` is called once, when no listener has a connection,
-  /// here or later.
-  void finish(std::function<void()> f);
+  /// here or later. Facts go to `callback` from now on.
+  void finish(std::function<void()> f, on_fact callback);
 
 private:
   // engine_records.hpp, engine_pipes.hpp

@@ -5,6 +5,7 @@
 #include "pup/config/load.hpp"
 #include "pup/config/relations.hpp"
 #include "pup/runtime/calendar.hpp"
+#include "pup/runtime/carriers.hpp"
 #include "pup/runtime/children.hpp"
 #include "pup/runtime/drivers.hpp"
 #include "pup/runtime/files.hpp"
@@ -148,7 +149,9 @@ public:
       caf::anon_send(world_.launcher, x);
     world_.proxy = spawn_proxy(
         sys_, options.shards > 0 ? options.shards : default_shards(),
-        std::move(groups), keeper);
+        std::move(groups), keeper,
+        guardian_ ? std::make_shared<carriers>(loop_.loop(), guardian_)
+                  : nullptr);
     if (journal_)
       memory_ = spawn_memory(sys_, *journal_);
     world_.wall = real_calendar(loop_.loop());
@@ -205,10 +208,15 @@ public:
   // nothing is decided any more; only what is half written is brought to its
   // end.
   bool step_aside(const std::function<void()>& done) {
+    carrier_.emplace(*guardian_);
     guardian_->fall_silent();
     loop_.halt();
-    carrying_ = leave_proxy(sys_, world_.proxy, done);
-    if (!carrying_)  // its actor has failed, and the connections with it
+    carrying_ =
+        leave_proxy(sys_, world_.proxy, done,
+                    [this](const proxy_fact& fact) { carrier_->tell(fact); });
+    if (carrying_)
+      carrier_->serve(carrying_);
+    else  // its actor has failed, and the connections with it
       done();
     end_tree_and_wait();
     end_and_wait(sys_, memory_);
@@ -590,7 +598,9 @@ private:
   std::shared_ptr<conductor_actor> conductor_ =
       std::make_shared<conductor_actor>();
   supervisor_actor root_;
-  std::shared_ptr<proxy> carrying_;  // when everything else is another's
+  // When everything else is another's.
+  std::optional<carrier> carrier_;
+  std::shared_ptr<proxy> carrying_;
   bool stopping_ = false;
   std::atomic<bool> accident_ = false;  // what ends us was not asked for
 };

@@ -134,20 +134,40 @@ public:
     wait_for_loops(lock);
   }
 
-  void finish(std::function<void()> done) {
+  void finish(std::function<void()> done,
+              const std::function<void(proxy_fact)>& on_fact) {
     std::unique_lock lock(mutex_);
     const auto left =
         std::make_shared<std::atomic<std::size_t>>(shards_.size());
     for (auto& [key, e] : entries_)
       e.stop_listening();
     for (auto& s : shards_)
-      s->post([left, done](engine& x) {
-        x.finish([left, done] {
-          if (left->fetch_sub(1) == 1)
-            done();
-        });
+      s->post([left, done, on_fact](engine& x) {
+        x.finish(
+            [left, done] {
+              if (left->fetch_sub(1) == 1)
+                done();
+            },
+            on_fact);
       });
     wait_for_loops(lock);
+  }
+
+  void drain(const std::string& key, std::uint32_t slot, std::uint64_t life) {
+    const std::lock_guard lock(mutex_);
+    auto& e = entry_of(key);
+    auto all = e.current->set.backends();
+    auto found = std::find_if(
+        all.begin(), all.end(),
+        [id = backend_id{slot, life}](const auto& x) { return x.id() == id; });
+    if (found == all.end()) {
+      found = all.insert(found, backend{});
+      found->slot = slot;
+      found->life = life;
+    }
+    found->draining = true;
+    found->drain = ++last_drain_;
+    publish(key, e, std::move(all), {});
   }
 
   listen_result adopt(const std::string& key, unique_fd socket,
@@ -407,6 +427,8 @@ private:
   std::mutex mutex_;
   std::map<std::string, entry> entries_;
   std::size_t adoptions_ = 0;
+  // Beyond the numbers that were given before finish().
+  std::uint64_t last_drain_ = std::uint64_t{1} << 32;
   // Last: its threads use what stands above until they are joined.
   std::vector<std::unique_ptr<shard>> shards_;
 };
@@ -440,8 +462,14 @@ listen_result proxy::listen(const std::string& key,
   return impl_->listen(key, options, std::move(kept));
 }
 
-void proxy::finish(std::function<void()> done) {
-  impl_->finish(std::move(done));
+void proxy::finish(std::function<void()> done,
+                   std::function<void(proxy_fact)> on_fact) {
+  impl_->finish(std::move(done), on_fact);
+}
+
+void proxy::drain(const std::string& key, std::uint32_t slot,
+                  std::uint64_t life) {
+  impl_->drain(key, slot, life);
 }
 
 void proxy::let_go(const std::string& key) {

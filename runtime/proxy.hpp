@@ -123,8 +123,14 @@ public:
   void let_go(const std::string& key);
 
   /// Lets go of all listeners, for good; `done` is called on a loop thread when
-  /// the last connection has ended. Nothing but the end of this may follow.
-  void finish(std::function<void()> done);
+  /// the last connection has ended. Facts go to `on_fact` from now on. Nothing
+  /// but drain() and the end of this may follow.
+  void finish(std::function<void()> done,
+              std::function<void(proxy_fact)> on_fact);
+
+  /// After finish(): reports once that a life has no connection any more, or
+  /// never had one.
+  void drain(const std::string& key, std::uint32_t slot, std::uint64_t life);
 
   /// Accepts for `key` from a listening socket that someone else made and other
   /// processes may hold too (an inherited one: see also accept(2)). One loop

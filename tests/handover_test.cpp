@@ -7,8 +7,10 @@
 
 #include <future>
 #include <memory>
+#include <mutex>
 #include <utility>
 #include <variant>
+#include <vector>
 
 using namespace loopback;
 
@@ -148,7 +150,7 @@ TEST_CASE("one that finishes carries what it has, and tells the end") {
   auto end = ended.get_future();
 
   SECTION("there is no connection") {
-    former.finish([&] { ended.set_value(); });
+    former.finish([&] { ended.set_value(); }, nullptr);
     CHECK(end.wait_for(30s) == std::future_status::ready);
   }
   SECTION("there are two") {
@@ -159,7 +161,7 @@ TEST_CASE("one that finishes carries what it has, and tells the end") {
       REQUIRE(read_some(*x, 1) == "a");
     }
     auto kept = std::get<kept_sockets>(former.duplicates("app"));
-    former.finish([&] { ended.set_value(); });
+    former.finish([&] { ended.set_value(); }, nullptr);
     // Who comes now is for the successor.
     proxy successor{nullptr, 1};
     listener_options options;
@@ -176,6 +178,48 @@ TEST_CASE("one that finishes carries what it has, and tells the end") {
     second.reset();
     CHECK(end.wait_for(30s) == std::future_status::ready);
   }
+}
+
+TEST_CASE("one that finishes tells when a life has no connection any more") {
+  const server app{echo};
+  proxy former{nullptr, GENERATE(1u, 2u)};
+  const auto listening = former.listen("app", {});
+  REQUIRE(listening);
+  // Was leaving already.
+  auto leaving = at(2, app.port());
+  leaving.draining = true;
+  leaving.drain = 1;
+  former.publish("app", {at(1, app.port()), leaving});
+  auto client = connected(listening.port);
+  send_all(client, "a");
+  REQUIRE(read_some(client, 1) == "a");
+  std::mutex mutex;
+  std::vector<std::uint32_t> told;
+  former.finish([] {},
+                [&](const proxy_fact& fact) {
+                  const std::lock_guard guard{mutex};
+                  told.push_back(std::get<drained>(fact).slot);
+                });
+  const auto have_told = [&](std::vector<std::uint32_t> slots) {
+    return eventually([&] {
+      const std::lock_guard guard{mutex};
+      return told == slots;
+    });
+  };
+  const auto life = at(1, app.port()).life;
+  former.drain("app", 1, life);
+  former.drain("app", 1, life + 1);
+  CHECK(have_told({1}));
+  former.drain("app", 2, life);
+  former.drain("none", 3, life);
+  CHECK(have_told({1, 2, 3}));
+  send_all(client, "b");
+  CHECK(read_some(client, 1) == "b");
+  client.reset();
+  CHECK(have_told({1, 2, 3, 1}));
+  // Another successor asks again.
+  former.drain("app", 1, life);
+  CHECK(have_told({1, 2, 3, 1, 1}));
 }
 
 TEST_CASE("a port that is closed is free, whoever keeps duplicates") {

@@ -263,10 +263,59 @@ SCENARIO("an upgrade that cannot begin changes nothing") {
   }
 }
 
-SCENARIO("terminate also ends one that still carries a connection") {
+SCENARIO("what a former supervisor carries is drained as well") {
   installed box;
   const port_range ports{5};
   box.write("config.json", config({web(ports, 2)}));
+  box.start();
+  std::optional<connection> first{endpoint{ports[0], "127.0.0.1", {}}};
+  std::optional<connection> second{endpoint{ports[0], "127.0.0.1", {}}};
+  if (first->get().body.starts_with("web-2"))
+    first.swap(second);
+  REQUIRE(second->get().body.starts_with("web-2"));
+  REQUIRE(box.pup({"upgrade"}).code == 0);
+  WHEN("another one has come after its successor") {
+    REQUIRE(::kill(supervisor(box), SIGKILL) == 0);
+    REQUIRE(wait_until([&] { return box.pup({"status"}).code == 0; }));
+  }
+  WHEN("both carry something") {
+    std::optional<connection> third{endpoint{ports[0], "127.0.0.1", {}}};
+    if (!third->get().body.starts_with("web-2"))
+      third.emplace(endpoint{ports[0], "127.0.0.1", {}});
+    REQUIRE(third->get().body.starts_with("web-2"));
+    REQUIRE(box.pup({"upgrade"}).code == 0);
+    first.swap(third);
+  }
+  process scaling{box.command({"scale", "web", "1"})};
+  const auto state = [&] {
+    return std::string{
+        with_id(box.unit("web").at("instances").as_array(), "web-2")
+            .at("state")
+            .as_string()};
+  };
+  REQUIRE(wait_until([&] { return state() == "draining"; }));
+  second->ask("/slow?ms=500");
+  CHECK(second->answer().status == 200);
+  CHECK(state() == "draining");
+  second.reset();
+  if (first->get().body.starts_with("web-2")) {
+    CHECK(state() == "draining");
+    first.reset();
+  }
+  CHECK(scaling.wait().code == 0);
+  CHECK(who(ports[0]).starts_with("web-1"));
+  if (first)
+    CHECK(first->get().body.starts_with("web-1"));
+  CHECK(box.unit("web").at("instances").as_array().size() == 1);
+  first.reset();
+  CHECK(wait_until([&] { return box.supervisors().size() == 1; }));
+  CHECK(box.end() == "");
+}
+
+SCENARIO("terminate also ends one that still carries a connection") {
+  installed box;
+  const port_range ports{5};
+  box.write("config.json", config({web(ports, 2, R"("drainTimeoutMs": 500)")}));
   box.start();
   connection kept{endpoint{ports[0], "127.0.0.1", {}}};
   REQUIRE(kept.get().status == 200);
