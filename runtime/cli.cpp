@@ -115,7 +115,7 @@ private:
     if (inline_value
         && (name == "--json" || name == "--no-wait" || name == "--help"
             || name == "--version" || name == "--background"
-            || name == "--system" || name == "--dry-run"))
+            || name == "--system" || name == "--socket" || name == "--dry-run"))
       return name + ": takes no value";
     if (name == "-h" || name == "--help") {
       help_ = true;
@@ -129,6 +129,8 @@ private:
       command_.background = true;
     } else if (name == "--system") {
       command_.system = true;
+    } else if (name == "--socket") {
+      command_.socket = true;
     } else if (name == "--dry-run") {
       command_.dry_run = true;
     } else if (is_valued(name)) {

@@ -42,7 +42,7 @@ enum class command_kind : std::uint8_t {
   remove,           ///< `id`, from `of_config`
   import,           ///< `config`, to `output`
   completion,       ///< `id`: the shell
-  enable_service,   ///< `config`, `system`, `user`, `dry_run`
+  enable_service,   ///< `config`, `system`, `user`, `socket`, `dry_run`
   disable_service,  ///< `system`, `dry_run`
 };
 
@@ -73,6 +73,7 @@ struct command {
   json_members entry;
   std::string output;
   bool system = false;
+  bool socket = false;
   bool dry_run = false;
   std::string user;
 };

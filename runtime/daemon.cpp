@@ -142,6 +142,7 @@ public:
     };
     options.ends_with_groups = !background_;
     options.guardian = guardian_;
+    options.sockets = take_service_sockets();
     options.on_guardian_lost = [this] {
       boost::asio::post(loop_, [this] { guardian_lost(); });
     };

@@ -59,12 +59,10 @@ namespace pup {
 
 namespace {
 
-using proxy_self =
-    proxy_actor::extend<caf::reacts_to<backend_emptied>,
-                        caf::reacts_to<backend_left>,
-                        caf::reacts_to<backend_changed>,
-                        caf::reacts_to<set_applied>,
-                        caf::replies_to<leave_plane>::with<plane_left>>;
+using proxy_self = proxy_actor::extend<
+    caf::reacts_to<backend_emptied>, caf::reacts_to<backend_left>,
+    caf::reacts_to<backend_changed>, caf::reacts_to<set_applied>,
+    caf::replies_to<leave_plane>::with<plane_left>>;
 
 struct proxy_state {
   proxy_state() = default;
@@ -170,6 +168,13 @@ inherit_events rescues_by(proxy& plane, weak<proxy_self> facts_to) {
   return result;
 }
 
+caf::result<listener_opened> opened(const listen_result& x,
+                                    std::uint16_t port) {
+  if (!x)
+    return make_error(fault::port_refused, in_words(*x.error, port));
+  return listener_opened{x.port};
+}
+
 caf::result<listener_opened> open_in(proxy_state& st,
                                      const open_listener& request) {
   const auto& spec = request.spec;
@@ -190,6 +195,10 @@ caf::result<listener_opened> open_in(proxy_state& st,
     if (spec.connect_timeout != cluster_spec{}.connect_timeout)
       options.ready_timeout = spec.connect_timeout;
     options.header = spec.header;
+    if (auto given = st.keeper ? st.keeper->given(options.host, options.port)
+                               : unique_fd{})
+      return opened(st.plane->adopt(request.cluster, std::move(given), options),
+                    options.port);
     auto kept =
         st.keeper ? st.keeper->take("port " + request.cluster) : kept_sockets{};
     if (kept.empty())
@@ -198,10 +207,7 @@ caf::result<listener_opened> open_in(proxy_state& st,
       result = st.plane->listen(request.cluster, options, std::move(kept));
   }
   st.keep_sockets(request.cluster);
-  if (!result)
-    return make_error(fault::port_refused,
-                      in_words(*result.error, spec.common_port));
-  return listener_opened{result.port};
+  return opened(result, spec.common_port);
 }
 
 proxy_self::behavior_type proxy_behavior(
@@ -257,13 +263,11 @@ proxy_self::behavior_type proxy_behavior(
         auto& st = self->state;
         if (!st.predecessors || st.inherited.count(x.cluster) != 0)
           return st.pass_on(x.cluster, x.fact);
-        st.predecessors->drain(
-            x.cluster, x.fact.slot, x.fact.life,
-            [me, x] { me.send(backend_left{x.cluster, x.fact}); });
+        st.predecessors->drain(x.cluster, x.fact.slot, x.fact.life, [me, x] {
+          me.send(backend_left{x.cluster, x.fact});
+        });
       },
-      [self](const backend_left& x) {
-        self->state.pass_on(x.cluster, x.fact);
-      },
+      [self](const backend_left& x) { self->state.pass_on(x.cluster, x.fact); },
       [self](const backend_changed& x) {
         self->state.pass_on(x.cluster, x.fact);
       },
@@ -301,8 +305,7 @@ std::shared_ptr<proxy> leave_proxy(caf::actor_system& sys, const proxy_actor& x,
   caf::scoped_actor self{sys};
   self->request(caf::actor_cast<proxy_self>(
                     caf::actor_cast<caf::strong_actor_ptr>(x)),
-                caf::infinite,
-                leave_plane{std::move(done), std::move(on_fact)})
+                caf::infinite, leave_plane{std::move(done), std::move(on_fact)})
       .receive([&](plane_left& answer) { result = std::move(answer.plane); },
                [](const caf::error&) {});
   return result;

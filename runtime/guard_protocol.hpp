@@ -62,6 +62,10 @@ inline constexpr std::uint32_t version = 3;
 /// one nginx has for it, too.
 inline constexpr int upgrade_signal = SIGUSR2;
 
+/// What a descriptor is called that a service manager has passed to the
+/// guardian: this and a number. It is held to the end.
+inline constexpr const char* service_socket_prefix = "listen/";
+
 /// Of a successor; more after each failure. Adopting 1,000 processes takes well
 /// under one second; the rest is for a machine that is busy.
 inline constexpr std::chrono::seconds come_up_timeout{10};

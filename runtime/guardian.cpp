@@ -87,6 +87,10 @@ private:
 
   void prepare() {
     raise_descriptor_limit();
+    auto sockets = take_service_sockets();
+    for (std::size_t i = 0; i < sockets.size(); ++i)
+      keep(guard::service_socket_prefix + std::to_string(i),
+           std::move(sockets[i]));
     for (int fd = 0; fd < 3; ++fd)
       if (::fcntl(fd, F_GETFD) < 0)
         static_cast<void>(::open("/dev/null", O_RDWR));

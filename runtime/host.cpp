@@ -133,7 +133,8 @@ public:
     guardian_ = options.guardian;
     remember(spec, options);
     auto groups = std::make_shared<inherit_groups>(loop_.loop());
-    const auto keeper = std::make_shared<socket_keeper>(guardian_);
+    const auto keeper =
+        std::make_shared<socket_keeper>(guardian_, std::move(options.sockets));
     std::shared_ptr<inheritance> inherited;
     if (guardian_) {
       guardian_->watch(loop_.loop(), options.on_guardian_lost);

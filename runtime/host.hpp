@@ -14,6 +14,7 @@
 
 #include "pup/actors/protocol.hpp"
 #include "pup/config/load.hpp"
+#include "pup/runtime/fd.hpp"
 
 #include <functional>
 #include <memory>
@@ -63,6 +64,9 @@ struct host_options {
   std::function<void(const control_actor&)> on_control;
   /// Further warnings for the status. Any thread; must not block.
   std::function<std::vector<std::string>()> warnings;
+  /// Listening sockets that a service manager has opened, for common ports. A
+  /// guardian has its own.
+  std::vector<unique_fd> sockets{};
   /// The parent of the processes, already met. Null: this process is, and
   /// they end with it.
   std::shared_ptr<guardian_link> guardian;

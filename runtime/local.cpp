@@ -170,6 +170,26 @@ std::chrono::seconds stop_time(const pup_spec& spec) {
                   std::chrono::ceil<std::chrono::seconds>(sum));
 }
 
+/// What systemd can listen on in place of pup. A group of inherited sockets
+/// needs one for each instance.
+std::vector<std::string> common_ports(const pup_spec& spec) {
+  std::vector<std::string> result;
+  for (const auto& x : spec.processes) {
+    if (!x.cluster || x.cluster->common_port == 0
+        || x.cluster->mode != cluster_mode::proxy)
+      continue;
+    const auto& host = x.cluster->common_host;
+    const auto port = std::to_string(x.cluster->common_port);
+    if (host.empty())
+      result.push_back(port);
+    else if (host.find(':') != std::string::npos)
+      result.push_back('[' + host + "]:" + port);
+    else
+      result.push_back(host + ':' + port);
+  }
+  return result;
+}
+
 exit_code enable_service(const command& what) {
   const auto file = what.config.empty() ? file_of(what) : what.config;
   if (file.empty())
@@ -187,9 +207,19 @@ exit_code enable_service(const command& what) {
   x.system = what.system;
   x.user = what.user;
   x.stop_timeout = stop_time(spec);
+  if (what.socket) {
+    x.sockets = common_ports(spec);
+    if (x.sockets.empty())
+      return complain("enable-service: --socket: no cluster in " + x.config
+                          + " has a commonPort in mode proxy; leave it out",
+                      exit_code::usage);
+  }
   if (what.dry_run) {
-    print("# " + unit_folder(x.system) + '/' + unit_name(x.name) + '\n'
-          + unit_text(x));
+    const auto folder = "# " + unit_folder(x.system) + '/';
+    print(folder + unit_name(x.name) + '\n' + unit_text(x));
+    if (what.socket)
+      print('\n' + folder + socket_unit_name(x.name) + '\n'
+            + socket_unit_text(x));
     return exit_code::done;
   }
   if (const auto failed = install_service(x))

@@ -155,8 +155,11 @@ has no counterpart is listed on standard error.
 Writes a unit that runs the configuration, enables and starts it: a unit of
 yours, or with --system one of the machine (as root; --user NAME runs it as
 somebody else). --name NAME names it, --dry-run only shows it.
+
+With --socket systemd listens on the common ports (mode proxy): also below 1024
+for a --user, and clients wait while pup is restarted. It starts pup for them.
 )",
-     "--system --user --dry-run", 'f'},
+     "--system --user --socket --dry-run", 'f'},
     {"disable-service", "disable-service", "undo enable-service", "",
      "--system --dry-run", ' '},
     {"completion", "completion bash|zsh|fish", "a script for your shell", R"--(

@@ -75,6 +75,20 @@ std::string unit_name(const std::string& supervisor) {
   return (supervisor == "pup" ? "pup" : "pup-" + supervisor) + ".service";
 }
 
+std::string socket_unit_name(const std::string& supervisor) {
+  return std::filesystem::path{unit_name(supervisor)}
+      .replace_extension(".socket")
+      .string();
+}
+
+std::string socket_unit_text(const service& x) {
+  std::string text = "[Unit]\nDescription=common ports of pup " + x.name
+                     + "\nDocumentation=man:pup(1)\n\n[Socket]\n";
+  for (const auto& place : x.sockets)
+    text += "ListenStream=" + place + '\n';
+  return text + "\n[Install]\nWantedBy=sockets.target\n";
+}
+
 std::string unit_text(const service& x) {
   const auto folder = std::filesystem::path{x.config}.parent_path().string();
   std::string text = "[Unit]\nDescription=pup " + x.name + " ("
@@ -112,41 +126,80 @@ std::string unit_folder(bool system) {
   return base + "/systemd/user";
 }
 
+namespace {
+
+struct unit_file {
+  std::string name;
+  std::string text;
+};
+
+std::vector<std::string> words_of(std::vector<std::string> words,
+                                  const std::vector<std::string>& units) {
+  words.insert(words.end(), units.begin(), units.end());
+  return words;
+}
+
+void remove_all(const std::string& folder,
+                const std::vector<std::string>& units) {
+  std::error_code code;
+  for (const auto& x : units)
+    std::filesystem::remove(folder + '/' + x, code);
+}
+
+}  // namespace
+
 std::optional<std::string> install_service(const service& x) {
   const auto folder = unit_folder(x.system);
-  const auto name = unit_name(x.name);
-  const auto file = folder + '/' + name;
   std::error_code code;
-  if (std::filesystem::exists(file, code))
-    return file + ": exists already; pup disable-service --name " + x.name
-           + (x.system ? " --system" : "") + " removes it";
+  // The socket first: a service gets those that are open when it starts.
+  std::vector<unit_file> wanted;
+  if (!x.sockets.empty())
+    wanted.push_back({socket_unit_name(x.name), socket_unit_text(x)});
+  wanted.push_back({unit_name(x.name), unit_text(x)});
+  for (const auto& name : {socket_unit_name(x.name), unit_name(x.name)})
+    if (const auto file = folder + '/' + name;
+        std::filesystem::exists(file, code))
+      return file + ": exists already; pup disable-service --name " + x.name
+             + (x.system ? " --system" : "") + " removes it";
   if (!x.system)
     std::filesystem::create_directories(folder, code);
-  if (const auto fault = create_text(file, unit_text(x)))
-    return to_string(*fault)
-           + (fault->code == EACCES && x.system ? "; run it as root" : "");
+  std::vector<std::string> units;
+  for (const auto& unit : wanted) {
+    if (const auto fault = create_text(folder + '/' + unit.name, unit.text)) {
+      remove_all(folder, units);
+      return to_string(*fault)
+             + (fault->code == EACCES && x.system ? "; run it as root" : "");
+    }
+    units.push_back(unit.name);
+  }
   auto failed = systemctl(x.system, {"daemon-reload"});
   if (!failed)
-    failed = systemctl(x.system, {"enable", "--now", name});
+    failed = systemctl(x.system, words_of({"enable", "--now"}, units));
   if (!failed)
     return std::nullopt;
-  static_cast<void>(systemctl(x.system, {"disable", "--now", name}));
-  std::filesystem::remove(file, code);
+  static_cast<void>(systemctl(x.system, words_of({"disable", "--now"}, units)));
+  remove_all(folder, units);
   static_cast<void>(systemctl(x.system, {"daemon-reload"}));
   return failed;
 }
 
 std::optional<std::string> remove_service(const std::string& supervisor,
                                           bool system) {
-  const auto name = unit_name(supervisor);
-  const auto file = unit_folder(system) + '/' + name;
+  const auto folder = unit_folder(system);
   std::error_code code;
-  if (!std::filesystem::exists(file, code))
-    return file + ": is not there; pup enable-service makes it";
-  if (auto failed = systemctl(system, {"disable", "--now", name}))
+  // The socket first: a client would start the service again.
+  std::vector<std::string> units;
+  for (const auto& name : {socket_unit_name(supervisor), unit_name(supervisor)})
+    if (std::filesystem::exists(folder + '/' + name, code))
+      units.push_back(name);
+  if (units.empty())
+    return folder + '/' + unit_name(supervisor)
+           + ": is not there; pup enable-service makes it";
+  if (auto failed = systemctl(system, words_of({"disable", "--now"}, units)))
     return failed;
-  if (!std::filesystem::remove(file, code))
-    return "remove " + file + ": " + code.message();
+  for (const auto& x : units)
+    if (!std::filesystem::remove(folder + '/' + x, code))
+      return "remove " + folder + '/' + x + ": " + code.message();
   return systemctl(system, {"daemon-reload"});
 }
 

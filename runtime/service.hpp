@@ -1,4 +1,4 @@
-// pup as a service of systemd: the unit's text, and putting it in place.
+// pup as a service of systemd: the units' text, and putting them in place.
 #pragma once
 
 #include <chrono>
@@ -18,23 +18,30 @@ struct service {
   std::string user;     ///< who runs a unit of the machine; empty: root
   /// How long stopping everything may take.
   std::chrono::seconds stop_timeout{90};
+  /// What systemd is to listen on for it, as ListenStream= takes it; empty:
+  /// nothing.
+  std::vector<std::string> sockets;
 };
 
 /// "pup.service" for the supervisor "pup", else "pup-NAME.service".
 std::string unit_name(const std::string& supervisor);
 
+/// "pup.socket", accordingly.
+std::string socket_unit_name(const std::string& supervisor);
+
 /// The unit. systemd's own rules for quotes, % and $ are obeyed.
 std::string unit_text(const service& x);
+std::string socket_unit_text(const service& x);
 
 /// Where it belongs: /etc/systemd/system, or systemd/user in the user's
 /// configuration folder (XDG_CONFIG_HOME, else ~/.config).
 std::string unit_folder(bool system);
 
-/// Writes the unit, enables and starts it; undoes all when a step fails. Empty:
-/// done. Else the reason, one line with the remedy.
+/// Writes the units, enables and starts them; undoes all when a step fails.
+/// Empty: done. Else the reason, one line with the remedy.
 std::optional<std::string> install_service(const service& x);
 
-/// Stops, disables and removes it. As above.
+/// Stops, disables and removes them. As above.
 std::optional<std::string> remove_service(const std::string& supervisor,
                                           bool system);
 

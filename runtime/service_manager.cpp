@@ -4,12 +4,15 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
 
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 namespace pup {
 
@@ -40,6 +43,28 @@ void tell_service_manager(const std::string& state) {
       ::sendto(socket.get(), state.data(), state.size(), MSG_NOSIGNAL,
                reinterpret_cast<const sockaddr*>(&address),
                static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + size)));
+}
+
+std::vector<unique_fd> take_service_sockets() {
+  // From here on, by the protocol.
+  constexpr int first = 3;
+  const auto number = [](const char* name) {
+    const auto* text = std::getenv(name);
+    int result = 0;
+    if (text != nullptr)
+      std::from_chars(text, text + std::strlen(text), result);
+    return result;
+  };
+  std::vector<unique_fd> result;
+  if (number("LISTEN_PID") == ::getpid())
+    for (int fd = first; fd - first < number("LISTEN_FDS"); ++fd) {
+      if (::fcntl(fd, F_SETFD, FD_CLOEXEC) != 0)
+        break;  // more were promised than passed
+      result.emplace_back(fd);
+    }
+  for (const auto* name : {"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"})
+    ::unsetenv(name);
+  return result;
 }
 
 bool is_service_variable(std::string_view name) {

@@ -22,11 +22,16 @@ std::string name_of(const std::string& key, std::size_t place,
 
 }  // namespace
 
-socket_keeper::socket_keeper(std::shared_ptr<guardian_link> guardian)
-    : guardian_(std::move(guardian)) {
+socket_keeper::socket_keeper(std::shared_ptr<guardian_link> guardian,
+                             std::vector<unique_fd> given)
+    : guardian_(std::move(guardian)), given_(std::move(given)) {
   if (!guardian_)
     return;
   auto& held = guardian_->inherited().held;
+  const std::string of_service{guard::service_socket_prefix};
+  for (auto i = held.lower_bound(of_service);
+       i != held.end() && i->first.starts_with(of_service); i = held.erase(i))
+    given_.push_back(std::move(i->second));
   for (auto i = held.lower_bound(std::string{prefix});
        i != held.end() && i->first.starts_with(prefix);) {
     const std::string_view name = i->first;
@@ -55,6 +60,14 @@ kept_sockets socket_keeper::take(const std::string& key) {
   const std::lock_guard guard{mutex_};
   auto found = inherited_.extract(key);
   return found.empty() ? kept_sockets{} : std::move(found.mapped());
+}
+
+unique_fd socket_keeper::given(const std::string& host,
+                               std::uint16_t port) const {
+  for (const auto& x : given_)
+    if (!not_listening(x) && is_bound_to(x, host, port))
+      return duplicate(x);
+  return unique_fd{};
 }
 
 void socket_keeper::keep(const std::string& key, const kept_sockets& all) {

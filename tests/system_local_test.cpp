@@ -6,7 +6,9 @@
 #include "system.hpp"
 
 #include <csignal>
+#include <optional>
 
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -14,6 +16,7 @@
 
 using namespace pup::test;
 using namespace std::chrono_literals;
+namespace fs = std::filesystem;
 
 namespace {
 
@@ -159,12 +162,101 @@ SCENARIO("a service manager hears when all is ready and when it ends") {
     CHECK_FALSE(contains(inherited, name));
 }
 
+namespace {
+
+/// Listens as systemd would for a ListenStream= of this port.
+pup::unique_fd listening_socket(std::uint16_t port) {
+  pup::unique_fd result{::socket(AF_INET6, SOCK_STREAM, 0)};
+  sockaddr_in6 address{};
+  address.sin6_family = AF_INET6;
+  address.sin6_port = htons(port);
+  const int on = 1;
+  ::setsockopt(result.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  REQUIRE(::bind(result.get(), reinterpret_cast<const sockaddr*>(&address),
+                 sizeof address)
+          == 0);
+  REQUIRE(::listen(result.get(), SOMAXCONN) == 0);
+  return result;
+}
+
+/// Descriptor 3 is the one it listens with.
+command_line given(command_line what, const pup::unique_fd& socket) {
+  std::vector<std::string> argv{
+      "/bin/bash", "-c",
+      R"(exec 3<&"$0"; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@")",
+      std::to_string(socket.get())};
+  argv.insert(argv.end(), what.argv.begin(), what.argv.end());
+  what.argv = std::move(argv);
+  return what;
+}
+
+}  // namespace
+
+SCENARIO("who comes to a socket of the service manager is never refused") {
+  const port_range ports{5};
+  const auto socket = listening_socket(ports[0]);
+  sandbox box;
+  box.write("pup.json", config({web(ports, 2)}));
+  for (const bool guarded : {true, false}) {
+    if (!guarded) {
+      box.install_pup();
+      fs::remove(box.path("bin/pup-guardian"));
+    }
+    std::optional<connection> early{endpoint{ports[0], "127.0.0.1", {}}};
+    early->ask("/");
+    auto command = box.command({"run"});
+    command.argv.front() = box.pup_program;
+    process pup{given(std::move(command), socket)};
+    CHECK(early->answer().status == 200);
+    early.reset();
+    const auto balancer = box.unit("web").at("balancer").as_object();
+    CHECK(balancer.at("port") == ports[0]);
+    CHECK(box.pup({"scale", "web", "1"}).code == 0);
+    CHECK(who(ports[0]) == "web-1");
+    if (guarded) {
+      REQUIRE(::kill(only(box.supervisors()), SIGKILL) == 0);
+      CHECK(who(ports[0]) == "web-1");
+      CHECK(wait_until([&] { return box.pup({"status"}).code == 0; }));
+    }
+    // Another strategy keeps it.
+    auto changed = config({web(ports, 1, R"("strategy": "random")")});
+    box.write("pup.json", changed);
+    CHECK(box.pup({"apply", "pup.json"}).code == 0);
+    CHECK(who(ports[0]) == "web-1");
+    CHECK(box.pup({"terminate"}).code == 0);
+    CHECK(pup.wait().code == 0);
+    box.write("pup.json", config({web(ports, 2)}));
+  }
+  // It still listens.
+  CHECK_NOTHROW(connection{endpoint{ports[0], "127.0.0.1", {}}});
+}
+
 SCENARIO("a unit that systemd accepts") {
   sandbox box;
   box.write("a folder/50%/pup.json", R"({"name": "shop", "processes": [
     {"id": "a", "cmd": ["sleep", "1000"]}]})");
+  CHECK(contains(box.pup({"enable-service", "a folder/50%/pup.json", "--socket",
+                          "--dry-run"})
+                     .err,
+                 "no cluster"));
+  box.write("a folder/50%/pup.json", R"({"name": "shop", "processes": [
+    {"id": "a", "cmd": ["sleep", "1000"], "cluster":
+      {"instances": 1, "startPort": 8000, "commonPort": 80}},
+    {"id": "b", "cmd": ["sleep", "1000"], "cluster": {"instances": 1,
+      "startPort": 8001, "commonPort": 443, "commonHost": "::1"}},
+    {"id": "c", "cmd": ["sleep", "1000"], "cluster": {"instances": 1,
+      "startPort": 8002, "commonPort": 81, "commonHost": "127.0.0.1"}},
+    {"id": "d", "cmd": ["sleep", "1000"], "cluster": {"instances": 1,
+      "commonPort": 82, "mode": "inherit"}}]})");
   auto shown = box.pup({"enable-service", "a folder/50%/pup.json", "--system",
-                        "--dry-run", "--user", "root"});
+                        "--dry-run", "--user", "root", "--socket"});
+  const auto second =
+      shown.out.find("\n# /etc/systemd/system/pup-shop.socket\n");
+  REQUIRE(second != std::string::npos);
+  CHECK(contains(shown.out.substr(second),
+                 "[Socket]\nListenStream=80\nListenStream=[::1]:443\n"
+                 "ListenStream=127.0.0.1:81\n\n[Install]\n"
+                 "WantedBy=sockets.target\n"));
   CHECK(shown.err.empty());
   CHECK(shown.code == 0);
   CHECK(shown.out.starts_with("# /etc/systemd/system/pup-shop.service\n"));
@@ -174,8 +266,10 @@ SCENARIO("a unit that systemd accepts") {
   CHECK(contains(shown.out, "WantedBy=multi-user.target\n"));
   if (!exists("systemd-analyze"))
     return;
-  auto unit = box.write("pup-shop.service", shown.out);
-  auto verify = box.program({"systemd-analyze", "verify", "--man=no", unit});
+  auto unit = box.write("pup-shop.service", shown.out.substr(0, second));
+  auto socket = box.write("pup-shop.socket", shown.out.substr(second));
+  auto verify =
+      box.program({"systemd-analyze", "verify", "--man=no", unit, socket});
   verify.env["PATH"] = std::getenv("PATH");
   auto verified = run(verify);
   CHECK(verified.code == 0);
@@ -217,6 +311,21 @@ SCENARIO("a service is put in place, and taken back when that fails") {
   CHECK(undone.code == 0);
   CHECK(::access(box.path("xdg/systemd/user/pup.service").c_str(), F_OK) != 0);
   CHECK(contains(box.pup({"disable-service"}).err, "is not there"));
+
+  // With a socket.
+  box.write("pup.json", R"({"processes": [{"id": "a", "cmd": ["/bin/true"],
+    "cluster": {"instances": 0, "startPort": 8000, "commonPort": 8080}}]})");
+  ::unlink(box.path("calls").c_str());
+  CHECK(box.pup({"enable-service", "--socket"}).code == 0);
+  CHECK(
+      contains(box.read("xdg/systemd/user/pup.socket"), "ListenStream=8080\n"));
+  CHECK(box.pup({"disable-service"}).code == 0);
+  CHECK(box.read("calls")
+        == "--user daemon-reload\n"
+           "--user enable --now pup.socket pup.service\n"
+           "--user disable --now pup.socket pup.service\n"
+           "--user daemon-reload\n");
+  CHECK(fs::is_empty(box.path("xdg/systemd/user")));
 }
 
 SCENARIO("the shells accept the completion scripts") {
