@@ -24,6 +24,9 @@ constexpr auto facts_name = "supervisor";
 constexpr auto facts_draft_name = "supervisor.new";
 constexpr auto socket_name = "control.sock";
 constexpr auto status_name = "status.sock";
+// Of root's supervisors.
+constexpr auto runtime_of_machine = "/run/pup";
+constexpr auto state_of_machine = "/var/lib/pup";
 constexpr std::size_t name_length = 64;
 /// A path of PATH_MAX bytes with every byte escaped, and the short lines.
 constexpr std::size_t facts_bytes = 16 * 1024;
@@ -76,13 +79,19 @@ std::string without_trailing_slashes(std::string path) {
   return path;
 }
 
-/// mkdir -p with mode 0700. The result of each step is not trusted here: the
-/// last two folders are checked after they are opened.
-std::optional<place_error> make_folders(const std::string& path) {
+/// mkdir -p. The result of each step is not trusted here: the last two folders
+/// are checked after they are opened.
+std::optional<place_error> make_folders(const std::string& path,
+                                        const std::string& variable) {
+  const mode_t mode =
+      path == runtime_of_machine || path == state_of_machine ? 0755 : 0700;
   for (std::size_t end = path.find('/', 1);; end = path.find('/', end + 1)) {
     auto prefix = path.substr(0, end);
-    if (::mkdir(prefix.c_str(), 0700) != 0 && errno != EEXIST)
-      return failed(prefix, "create the folder", errno);
+    if (::mkdir(prefix.c_str(), mode) != 0 && errno != EEXIST) {
+      auto error = failed(prefix, "create the folder", errno);
+      error.text += "; set " + variable + " to a folder of your own";
+      return error;
+    }
     if (end == std::string::npos)
       return std::nullopt;
   }
@@ -133,7 +142,7 @@ std::variant<folder, place_error> open_folder(const std::string& parent_path,
                        parent_path + ": is a relative path; set " + variable
                            + " to an absolute one",
                        0};
-  if (auto error = make_folders(parent_path))
+  if (auto error = make_folders(parent_path, variable))
     return *error;
   folder parent{unique_fd{::open(parent_path.c_str(), folder_flags)},
                 parent_path};
@@ -325,7 +334,9 @@ std::optional<running> look_into(int parent_fd, const std::string& parent,
                                  const environment& env) {
   unique_fd fd{::openat(parent_fd, name.c_str(), folder_flags)};
   struct stat info {};
-  if (!fd || ::fstat(fd.get(), &info) != 0 || info.st_uid != env.user
+  // Root may command everybody's.
+  if (!fd || ::fstat(fd.get(), &info) != 0
+      || (info.st_uid != env.user && env.user != 0)
       || (info.st_mode & (S_IWGRP | S_IWOTH)) != 0)
     return std::nullopt;
   auto lock = open_regular(fd.get(), lock_name);
@@ -375,7 +386,7 @@ std::string runtime_parent(const environment& env) {
   if (auto own = value_of(env, "PUP_RUNTIME_DIR"))
     return without_trailing_slashes(*own);
   if (env.user == 0)
-    return "/run/pup";
+    return runtime_of_machine;
   if (auto xdg = absolute_of(env, "XDG_RUNTIME_DIR"))
     return without_trailing_slashes(*xdg) + "/pup";
   return "/tmp/pup-" + std::to_string(env.user);
@@ -385,7 +396,7 @@ std::optional<std::string> state_parent(const environment& env) {
   if (auto own = value_of(env, "PUP_STATE_DIR"))
     return without_trailing_slashes(*own);
   if (env.user == 0)
-    return "/var/lib/pup";
+    return state_of_machine;
   if (auto xdg = absolute_of(env, "XDG_STATE_HOME"))
     return without_trailing_slashes(*xdg) + "/pup";
   if (auto home = absolute_of(env, "HOME"))

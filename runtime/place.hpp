@@ -14,9 +14,11 @@
 // done with F_OFD_GETLK, which takes nothing: a command that looks around
 // cannot make a supervisor fail that starts at the same moment.
 //
-// Folders are created with mode 0700 and used through descriptors that were
-// checked, so nobody can exchange one between the check and the use. No CAF, no
-// global environment; every function may be called from any thread.
+// Folders are created with mode 0700 (/run/pup and /var/lib/pup with 0755, as
+// services of others have folders there, see service.hpp) and used through
+// descriptors that were checked, so nobody can exchange one between the check
+// and the use. No CAF, no global environment; every function may be called from
+// any thread.
 #pragma once
 
 #include "pup/runtime/fd.hpp"

@@ -100,8 +100,12 @@ std::string unit_text(const service& x) {
           + quoted(x.program, true) + " run --name " + x.name + " --config "
           + quoted(x.config, true) + "\nWorkingDirectory=" + unquoted(folder)
           + '\n';
-  if (!x.user.empty())
-    text += "User=" + x.user + '\n';
+  // Where root looks as well.
+  if (x.system && !x.user.empty())
+    text += "User=" + x.user + "\nRuntimeDirectory=pup/" + x.name
+            + "\nRuntimeDirectoryMode=0700\nStateDirectory=pup/" + x.name
+            + "\nStateDirectoryMode=0700\nEnvironment=PUP_RUNTIME_DIR=%t/pup "
+              "PUP_STATE_DIR=%S/pup\n";
   if (!x.path.empty())
     text += "Environment=" + quoted("PATH=" + x.path, false) + '\n';
   text += "Restart=on-failure\n"

@@ -1,6 +1,6 @@
 // The limits of cgroups, with the program itself in a group of its own. They
 // need cgroups of version 2 with controllers that nobody else has taken:
-// tests/machine boots a Linux that has them, and sets PUP_TEST_CGROUPS there.
+// tests/machine boots a Linux that has them, and sets PUP_TEST_MACHINE there.
 // Elsewhere there is nothing to look at.
 #include "pup/runtime/cgroup.hpp"
 
@@ -41,7 +41,7 @@ long count_of(const std::string& key, const fs::path& path) {
 class own_group {
 public:
   own_group() {
-    if (std::getenv("PUP_TEST_CGROUPS") == nullptr)
+    if (std::getenv("PUP_TEST_MACHINE") == nullptr)
       return;
     const auto root = pup::own_cgroup("0::/", contents("/proc/self/mountinfo"));
     std::ofstream{root + "/cgroup.subtree_control"} << "+cpu +memory +pids";

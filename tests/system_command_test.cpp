@@ -562,6 +562,29 @@ SCENARIO("another user is refused, and told why") {
   CHECK(box.unit("a").at("state").as_string() == "ready");
 }
 
+SCENARIO("root may command everybody's") {
+  if (::geteuid() != 0) {
+    WARN("left out: only root can act as somebody else");
+    return;
+  }
+  sandbox box;
+  box.write("config.json", config({sleeper("a")}));
+  REQUIRE(::chmod(box.path().c_str(), 0777) == 0);
+  std::filesystem::copy_file(PUP_PROGRAM, box.path("pup"));
+  std::filesystem::copy_file(PUP_GUARDIAN, box.path("pup-guardian"));
+  auto command =
+      box.program({box.path("pup"), "start", box.path("config.json")});
+  command.user = 65'534;
+  const auto begun = run(command);
+  CHECK(begun.err == "");
+  REQUIRE(begun.code == 0);
+  CHECK(box.unit("a").at("state").as_string() == "ready");
+  CHECK(box.pup({"stop", "a"}).code == 0);
+  CHECK(box.unit("a").at("state").as_string() == "stopped");
+  CHECK(box.pup({"terminate"}).code == 0);
+  CHECK(box.end() == "");
+}
+
 SCENARIO("a group of readers may look, and nothing else") {
   if (::geteuid() != 0) {
     WARN("left out: only root can act as somebody else");

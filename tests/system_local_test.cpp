@@ -262,7 +262,8 @@ SCENARIO("a unit that systemd accepts") {
   CHECK(shown.out.starts_with("# /etc/systemd/system/pup-shop.service\n"));
   CHECK(contains(shown.out, "Type=notify\n"));
   CHECK(contains(shown.out, "/a folder/50%%/pup.json\""));
-  CHECK(contains(shown.out, "User=root\n"));
+  CHECK(contains(shown.out, "User=root\nRuntimeDirectory=pup/shop\n"));
+  CHECK(contains(shown.out, "StateDirectory=pup/shop\n"));
   CHECK(contains(shown.out, "WantedBy=multi-user.target\n"));
   if (!exists("systemd-analyze"))
     return;
