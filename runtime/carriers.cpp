@@ -123,23 +123,25 @@ private:
 /// Used on the loop alone, once it is made.
 class carriers::impl {
 public:
-  impl(asio::io_context& loop, std::shared_ptr<guardian_link> guardian)
-      : guardian_(std::move(guardian)) {
-    if (!guardian_)
-      return;
-    auto& held = guardian_->inherited().held;
+  impl(std::map<std::string, unique_fd>& held,
+       std::function<void(const std::string&)> drop)
+      : drop_(std::move(drop)) {
     for (auto i = held.lower_bound(prefix);
          i != held.end() && i->first.starts_with(prefix); i = held.erase(i)) {
-      auto& x = all_.emplace_back();
-      x.name = i->first;
+      all_.emplace_back().name = i->first;
+      all_.back().socket = std::move(i->second);
+    }
+  }
+
+  void begin(asio::io_context& loop) {
+    for (auto& x : all_)
       x.to.emplace(
-          loop, std::move(i->second),
+          loop, std::move(x.socket),
           channel::events{[this, &x](const std::string& packet) {
                             if (const auto which = parse(packet, drained_word))
                               free(x, *which);
                           },
                           [this, &x] { forget(x); }});
-    }
   }
 
   void drain(const backend_name& which, std::function<void()> then) {
@@ -155,7 +157,8 @@ public:
 private:
   struct carrier_of {
     std::string name;
-    std::optional<channel> to;
+    unique_fd socket{};  // until `to` has it
+    std::optional<channel> to{};
   };
   struct drain_of {
     backend_name which;
@@ -171,7 +174,7 @@ private:
   }
 
   void forget(carrier_of& x) {
-    guardian_->drop(x.name);
+    drop_(x.name);
     finish([&](drain_of& y) { y.left.erase(&x); });
     all_.remove_if([&](const carrier_of& y) { return &y == &x; });
   }
@@ -189,14 +192,18 @@ private:
     }
   }
 
-  const std::shared_ptr<guardian_link> guardian_;
+  const std::function<void(const std::string&)> drop_;
   std::list<carrier_of> all_;
   std::list<drain_of> drains_;
 };
 
 carriers::carriers(asio::io_context& loop,
-                   std::shared_ptr<guardian_link> guardian)
-    : loop_(loop), impl_(std::make_shared<impl>(loop, std::move(guardian))) {}
+                   std::map<std::string, unique_fd>& held,
+                   std::function<void(const std::string&)> drop)
+    : loop_(loop), impl_(std::make_shared<impl>(held, std::move(drop))) {
+  // There: one may have ended already, and the loop may run.
+  asio::post(loop_, [x = impl_, &loop] { x->begin(loop); });
+}
 
 carriers::~carriers() {
   asio::post(loop_, [x = std::move(impl_)] {});
@@ -214,7 +221,8 @@ void carriers::drain(const std::string& key, std::uint32_t slot,
 
 class carrier::impl {
 public:
-  explicit impl(guardian_link& guardian) {
+  explicit impl(
+      const std::function<void(const std::string& name, int fd)>& hold) {
     int ends[2];
     if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
       return;
@@ -223,9 +231,9 @@ public:
         loop_, unique_fd{ends[0]},
         channel::events{[this](const std::string& packet) { take(packet); },
                         [] {
-                          // the guardian has ended
+                          // nobody can ask any more
                         }});
-    guardian.hold(prefix + std::to_string(::getpid()), theirs.get());
+    hold(prefix + std::to_string(::getpid()), theirs.get());
   }
 
   ~impl() {
@@ -259,8 +267,9 @@ private:
   std::thread thread_;
 };
 
-carrier::carrier(guardian_link& guardian)
-    : impl_(std::make_unique<impl>(guardian)) {}
+carrier::carrier(
+    const std::function<void(const std::string& name, int fd)>& hold)
+    : impl_(std::make_unique<impl>(hold)) {}
 
 carrier::~carrier() = default;
 

@@ -1,9 +1,9 @@
 // Supervisors that have made room for a successor and carry what connections
 // they have, and that successor: which backends are to drain, and which have.
 //
-// Each carrier leaves one end of a socket with the guardian, for every
-// successor it will have. Packets (SOCK_SEQPACKET) of text, as the two may be
-// of different versions; what one does not understand it ignores:
+// Each carrier leaves one end of a socket with whoever holds descriptors for
+// its successors, the guardian. Packets (SOCK_SEQPACKET) of text, as the two
+// may be of different versions; what one does not understand it ignores:
 //
 //   drain SLOT LIFE KEY       to the carrier: tell when it has no connection to
 //                             that life of an instance of the cluster KEY
@@ -12,11 +12,12 @@
 // A carrier that has ended has no connection any more.
 #pragma once
 
-#include "pup/runtime/guardian_link.hpp"
+#include "pup/runtime/fd.hpp"
 #include "pup/runtime/proxy.hpp"
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 
@@ -29,10 +30,12 @@ namespace pup {
 /// The side of the successor: all who carry something.
 class carriers {
 public:
-  /// Takes their sockets out of what `guardian`, which may be null, has
-  /// inherited. What happens happens on `loop`.
+  /// Takes their sockets out of what was held for this process, by name. What
+  /// happens happens on `loop`, which may run; `drop`, too: that name need not
+  /// be held any more.
   carriers(boost::asio::io_context& loop,
-           std::shared_ptr<guardian_link> guardian);
+           std::map<std::string, unique_fd>& held,
+           std::function<void(const std::string& name)> drop);
   carriers(const carriers&) = delete;
   carriers& operator=(const carriers&) = delete;
   ~carriers();
@@ -51,9 +54,10 @@ private:
 /// The side of one who carries.
 class carrier {
 public:
-  /// Leaves its socket with `guardian`. Where the kernel gives none it cannot
-  /// be asked.
-  explicit carrier(guardian_link& guardian);
+  /// Has its socket held under a name, borrowed for the call. Where the kernel
+  /// gives none it cannot be asked.
+  explicit carrier(
+      const std::function<void(const std::string& name, int fd)>& hold);
   carrier(const carrier&) = delete;
   carrier& operator=(const carrier&) = delete;
   ~carrier();

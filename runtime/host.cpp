@@ -151,7 +151,9 @@ public:
     world_.proxy = spawn_proxy(
         sys_, options.shards > 0 ? options.shards : default_shards(),
         std::move(groups), keeper,
-        guardian_ ? std::make_shared<carriers>(loop_.loop(), guardian_)
+        guardian_ ? std::make_shared<carriers>(
+            loop_.loop(), inherited->held,
+            [x = guardian_](const std::string& name) { x->drop(name); })
                   : nullptr);
     if (journal_)
       memory_ = spawn_memory(sys_, *journal_);
@@ -209,7 +211,8 @@ public:
   // nothing is decided any more; only what is half written is brought to its
   // end.
   bool step_aside(const std::function<void()>& done) {
-    carrier_.emplace(*guardian_);
+    carrier_.emplace(
+        [this](const std::string& name, int fd) { guardian_->hold(name, fd); });
     guardian_->fall_silent();
     loop_.halt();
     carrying_ =
