@@ -45,16 +45,7 @@ struct apply_world : fake_world {
     args.spec = x;
     args.supervisor = spec.name;
     args.world = world;
-    child_spec result;
-    result.id = unit_child_id(x.id);
-    result.shutdown = std::nullopt;
-    result.start = [args](start_context& context) {
-      auto mine = args;
-      mine.kept = context.kept;
-      return caf::actor_cast<caf::strong_actor_ptr>(
-          spawn_cluster(context.self, std::move(mine)));
-    };
-    return result;
+    return unit_child(std::move(args));
   }
 
   void start() {
@@ -75,8 +66,7 @@ struct apply_world : fake_world {
     first.start = [args, to = control](start_context& x) {
       auto mine = args;
       mine.kept = x.kept;
-      mine.root = caf::actor_cast<supervisor_actor>(
-          caf::actor_cast<caf::strong_actor_ptr>(x.self));
+      mine.root = root_of(x);
       *to = spawn_control(x.self, std::move(mine));
       return caf::actor_cast<caf::strong_actor_ptr>(*to);
     };

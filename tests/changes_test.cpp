@@ -3,6 +3,7 @@
 #include "pup/actors/supervisor.hpp"
 
 #include "fake_machine.hpp"
+#include "unit_child.hpp"
 
 using namespace pup;
 using namespace pup::test;
@@ -57,16 +58,7 @@ struct files_world : fake_world {
     args.world = world;
     supervisor_spec tree;
     tree.limit = {};
-    child_spec child;
-    child.id = "unit";
-    child.shutdown = std::nullopt;
-    child.start = [args](start_context& x) {
-      auto mine = args;
-      mine.kept = x.kept;
-      return caf::actor_cast<caf::strong_actor_ptr>(
-          spawn_cluster(x.self, std::move(mine)));
-    };
-    tree.children.push_back(std::move(child));
+    tree.children.push_back(unit_child(std::move(args)));
     root = own(spawn_supervisor(sys, std::move(tree)));
     run();
   }

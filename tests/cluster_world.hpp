@@ -5,6 +5,7 @@
 #include "pup/actors/supervisor.hpp"
 
 #include "fake_machine.hpp"
+#include "unit_child.hpp"
 
 namespace pup::test {
 
@@ -42,18 +43,10 @@ struct cluster_world : fake_world {
     supervisor_spec tree;
     tree.limit = {};
     tree.on_keep = [this](const std::string&, const caf::message&) { ++notes; };
-    child_spec unit;
-    unit.id = "unit";
-    unit.shutdown = std::nullopt;
+    args.adopted = std::move(adopted);
+    auto unit = unit_child(std::move(args));
     if (kept != nullptr)
       unit.kept = caf::make_message(*kept);
-    unit.start = [args, adopted](start_context& x) mutable {
-      auto mine = args;
-      mine.adopted = std::exchange(adopted, {});
-      mine.kept = x.kept;
-      return caf::actor_cast<caf::strong_actor_ptr>(
-          spawn_cluster(x.self, std::move(mine)));
-    };
     tree.children.push_back(std::move(unit));
     root = own(spawn_supervisor(sys, std::move(tree)));
     run();

@@ -6,6 +6,7 @@
 #include "pup/config/relations.hpp"
 
 #include "fake_machine.hpp"
+#include "unit_child.hpp"
 
 using namespace pup;
 using namespace pup::test;
@@ -52,26 +53,11 @@ struct conducted_world : fake_world {
     *conductor = nullptr;
   }
 
-  child_spec unit_child(const process_spec& unit) {
+  child_spec child_of(const process_spec& unit) {
     cluster_args args;
     args.spec = unit;
     args.world = world;
-    child_spec result;
-    result.id = unit_child_id(unit.id);
-    result.shutdown = std::nullopt;
-    result.start = [args, conductor = conductor](start_context& x) {
-      auto mine = args;
-      mine.conductor = *conductor;
-      mine.kept = x.kept;
-      return caf::actor_cast<caf::strong_actor_ptr>(
-          spawn_cluster(x.self, std::move(mine)));
-    };
-    return result;
-  }
-
-  static supervisor_actor root_of(start_context& x) {
-    return caf::actor_cast<supervisor_actor>(
-        caf::actor_cast<caf::strong_actor_ptr>(x.self));
+    return unit_child(std::move(args), conductor);
   }
 
   void start(std::vector<process_spec> processes) {
@@ -103,7 +89,7 @@ struct conducted_world : fake_world {
     };
     tree.children.push_back(std::move(second));
     for (const auto i : order_of_start(spec))
-      tree.children.push_back(unit_child(spec.processes[i]));
+      tree.children.push_back(child_of(spec.processes[i]));
     root = own(spawn_supervisor(sys, std::move(tree)));
     root->attach_functor(
         [this](const caf::error& reason) { end_of_root = reason; });

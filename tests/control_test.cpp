@@ -3,6 +3,7 @@
 #include "pup/actors/supervisor.hpp"
 
 #include "fake_machine.hpp"
+#include "unit_child.hpp"
 
 using namespace pup;
 using namespace pup::test;
@@ -67,22 +68,14 @@ struct control_world : fake_world {
     unwritten->clear();
   }
 
-  child_spec unit_child(const process_spec& unit) {
+  child_spec child_of(const process_spec& unit) {
     cluster_args args;
     args.spec = unit;
     args.supervisor = "shop";
     args.world = world;
-    child_spec result;
-    result.id = unit_child_id(unit.id);
-    result.shutdown = std::nullopt;
+    auto result = unit_child(std::move(args));
     // A crash is followed by a pause, in which the unit has no actor.
     result.backoff.first = 1s;
-    result.start = [args](start_context& x) {
-      auto mine = args;
-      mine.kept = x.kept;
-      return caf::actor_cast<caf::strong_actor_ptr>(
-          spawn_cluster(x.self, std::move(mine)));
-    };
     return result;
   }
 
@@ -103,14 +96,13 @@ struct control_world : fake_world {
     first.id = "control";
     first.start = [args, to = control](start_context& x) {
       auto mine = args;
-      mine.root = caf::actor_cast<supervisor_actor>(
-          caf::actor_cast<caf::strong_actor_ptr>(x.self));
+      mine.root = root_of(x);
       *to = spawn_control(x.self, std::move(mine));
       return caf::actor_cast<caf::strong_actor_ptr>(*to);
     };
     tree.children.push_back(std::move(first));
     for (const auto& x : spec.processes)
-      tree.children.push_back(unit_child(x));
+      tree.children.push_back(child_of(x));
     root = own(spawn_supervisor(sys, std::move(tree)));
     run();
   }

@@ -6,6 +6,7 @@
 #include "pup/actors/supervisor.hpp"
 
 #include "fake_machine.hpp"
+#include "unit_child.hpp"
 
 using namespace pup;
 using namespace pup::test;
@@ -109,7 +110,7 @@ TEST_CASE("schedule: runs that nobody was there for are counted") {
   // A clock that was set back, and what is no cron expression.
   CHECK(missed("*/10 * * * *", midnight, midnight - 5h).empty());
   CHECK(missed("", midnight, midnight + 5h).empty());
-  const time_zone east = [](sys_seconds) {
+  const pup::time_zone east = [](sys_seconds) {
     return zone_period{sys_seconds::min(), sys_seconds::max(), 2h};
   };
   CHECK(missed_runs("0 3 * * *", east, midnight, midnight + 2h)
@@ -165,16 +166,7 @@ struct clock_world : fake_world {
     tree.on_keep = [this](const std::string&, const caf::message& value) {
       kept = value.get_as<wanted_state>(0);
     };
-    child_spec child;
-    child.id = "unit";
-    child.shutdown = std::nullopt;
-    child.start = [args](start_context& x) {
-      auto mine = args;
-      mine.kept = x.kept;
-      return caf::actor_cast<caf::strong_actor_ptr>(
-          spawn_cluster(x.self, std::move(mine)));
-    };
-    tree.children.push_back(std::move(child));
+    tree.children.push_back(unit_child(std::move(args)));
     root = own(spawn_supervisor(sys, std::move(tree)));
     run();
     unit = caf::actor_cast<cluster_actor>(
