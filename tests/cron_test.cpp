@@ -63,7 +63,7 @@ std::string shown(sys_seconds x) {
 
 // The next moment as UTC, shown; "never".
 std::string after(std::string_view text, sys_seconds from,
-                  const time_zone& zone = utc) {
+                  const pup::time_zone& zone = utc) {
   auto result = parsed(text).next(from, zone);
   return result ? shown(*result) : "never";
 }
@@ -75,7 +75,7 @@ struct change {
   seconds offset;
 };
 
-time_zone zone_of(seconds first, std::vector<change> changes) {
+pup::time_zone zone_of(seconds first, std::vector<change> changes) {
   return [first, changes](sys_seconds moment) {
     zone_period result{at(1700, 1, 1), at(3000, 1, 1), first};
     for (auto& x : changes) {
@@ -396,7 +396,7 @@ reference_schedule random_schedule(random_source& random, bool with_seconds) {
 // Walks from minute to minute (or second to second) as a simple cron does, with
 // the latest time that its clock has shown.
 std::vector<sys_seconds> walk(const reference_schedule& x,
-                              const time_zone& zone, sys_seconds begin,
+                              const pup::time_zone& zone, sys_seconds begin,
                               sys_seconds end, seconds step) {
   std::vector<sys_seconds> result;
   auto wall = [&](sys_seconds t) {
@@ -424,8 +424,9 @@ std::vector<sys_seconds> walk(const reference_schedule& x,
   return result;
 }
 
-std::vector<sys_seconds> by_next(const cron_schedule& x, const time_zone& zone,
-                                 sys_seconds begin, sys_seconds end) {
+std::vector<sys_seconds> by_next(const cron_schedule& x,
+                                 const pup::time_zone& zone, sys_seconds begin,
+                                 sys_seconds end) {
   std::vector<sys_seconds> result;
   for (auto t = x.next(begin - seconds{1}, zone); t && *t < end;
        t = x.next(*t, zone))
@@ -434,7 +435,8 @@ std::vector<sys_seconds> by_next(const cron_schedule& x, const time_zone& zone,
 }
 
 // Changes of 30 minutes to a day, two days or more apart.
-time_zone random_zone(random_source& random, sys_seconds begin, int count) {
+pup::time_zone random_zone(random_source& random, sys_seconds begin,
+                           int count) {
   std::vector<change> changes;
   seconds offset{0};
   constexpr int jumps[] = {30, -30, 60, -60, 120, -120, 180, -180, 1440, -1440};

@@ -395,8 +395,8 @@ TEST_CASE("a program finds default signals whatever its parent does") {
   CHECK(std::signal(SIGPIPE, old_handler) == SIG_IGN);
   CHECK(sigismember(&after, SIGTERM) == 1);
   for (const auto* line : {"SigPnd:", "SigBlk:", "SigIgn:", "SigCgt:"})
-    CHECK_THAT(status,
-               Catch::Contains(std::string{line} + "\t0000000000000000"));
+    CHECK(status.find(std::string{line} + "\t0000000000000000")
+          != std::string::npos);
 }
 
 namespace {
@@ -1295,8 +1295,8 @@ TEST_CASE("the example server ends as it is told") {
   CHECK(get(port, "/").starts_with("HTTP/1.1 200 "));
   CHECK_FALSE(w.all->signal("a", 1, SIGTERM));
   send_text(queued, "GET / HTTP/1.1\r\n\r\n");
-  CHECK_THAT(receive(slow), Catch::Contains("http_server pid"));
-  CHECK_THAT(receive(queued), Catch::Contains("http_server pid"));
+  CHECK(receive(slow).find("http_server pid") != std::string::npos);
+  CHECK(receive(queued).find("http_server pid") != std::string::npos);
   CHECK(receive(idle).empty());
   for (auto* fd : {&idle, &slow, &queued})
     fd->reset();  // or it waits a second for our end of file

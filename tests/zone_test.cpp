@@ -10,11 +10,11 @@ using namespace std::chrono;
 
 namespace {
 
-time_zone found(const std::string& name) {
+pup::time_zone found(const std::string& name) {
   auto result = find_time_zone(name);
   if (auto fault = std::get_if<zone_fault>(&result))
     FAIL(fault->problem << "; " << fault->remedy);
-  return std::get<time_zone>(result);
+  return std::get<pup::time_zone>(result);
 }
 
 std::string fault_of(const std::string& name) {
