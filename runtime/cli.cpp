@@ -694,6 +694,30 @@ std::variant<command, usage_error> parse(
   return parser{arguments, is_file}.result();
 }
 
+std::string render_progress(const supervisor_status& status,
+                            std::chrono::seconds passed) {
+  constexpr std::size_t most_named = 3;
+  std::string named;
+  std::size_t count = 0;
+  for (const auto& unit : status.units)
+    for (const auto& x : unit.instances)
+      switch (x.state) {
+        case run_state::starting:
+        case run_state::backoff:
+        case run_state::draining:
+        case run_state::stopping:
+          if (++count <= most_named)
+            named +=
+                (named.empty() ? ": " : ", ") + x.id + ' ' + to_string(x.state);
+          break;
+        default:
+          break;
+      }
+  if (count > most_named)
+    named += " and " + std::to_string(count - most_named) + " more";
+  return "waiting" + named + " (" + std::to_string(passed.count()) + " s)";
+}
+
 std::string render(const supervisor_status& status, const text_style& style) {
   std::vector<row> rows{{"ID", "STATE", "PID", "PORT", "RESTARTS", "UPTIME",
                          "CPU", "MEMORY", "CONN", ""}};

@@ -97,6 +97,11 @@ struct text_style {
 /// The table of `pup status`.
 std::string render(const supervisor_status& status, const text_style& style);
 
+/// One line for whoever waits: which instances are on their way somewhere, and
+/// how long it has taken.
+std::string render_progress(const supervisor_status& status,
+                            std::chrono::seconds passed);
+
 /// The object of `pup status --json`, one line (CONTRACT section 3).
 std::string render_json(const supervisor_status& status);
 

@@ -14,10 +14,13 @@
 
 #include <algorithm>
 #include <array>
+#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
+#include <mutex>
+#include <thread>
 
 #include <fcntl.h>
 #include <poll.h>
@@ -79,6 +82,60 @@ caf::actor_system& client_system() {
   return result;
 }
 
+/// Tells somebody at a terminal what is waited for, when that takes over a
+/// second: a line on standard error, which is gone with this.
+class progress {
+public:
+  explicit progress(const control_actor& of) {
+    if (::isatty(STDERR_FILENO) == 1)
+      thread_ = std::thread{[this, of] { run(of); }};
+  }
+  progress(const progress&) = delete;
+  progress& operator=(const progress&) = delete;
+  ~progress() {
+    if (!thread_.joinable())
+      return;
+    {
+      const std::lock_guard guard{mutex_};
+      done_ = true;
+    }
+    over_.notify_one();
+    thread_.join();
+    show({});
+  }
+
+private:
+  void run(const control_actor& of) {
+    std::unique_lock guard{mutex_};
+    for (std::chrono::seconds passed{1};; ++passed) {
+      if (over_.wait_for(guard, std::chrono::seconds{1},
+                         [this] { return done_; }))
+        return;
+      guard.unlock();
+      const auto now =
+          call(client_system(), of, answer_timeout, get_status{std::string{}});
+      guard.lock();
+      if (now && !done_)
+        show(render_progress(*now, passed));
+    }
+  }
+
+  /// In place of what is shown.
+  void show(std::string line) {
+    const auto size = line.size();
+    line.resize(std::max(size, shown_), ' ');
+    if (!line.empty())
+      std::fprintf(stderr, "\r%s%s", line.c_str(), size == 0 ? "\r" : "");
+    shown_ = size;
+  }
+
+  std::mutex mutex_;
+  std::condition_variable over_;
+  bool done_ = false;
+  std::size_t shown_ = 0;
+  std::thread thread_;
+};
+
 class session {
 public:
   /// `limit`: what the user allows for each answer.
@@ -104,6 +161,7 @@ public:
   /// What ends when the work is done.
   template <class... Ts>
   auto order(const control_actor& to, Ts... xs) {
+    const progress shown{to};
     return call(client_system(), to, work_, std::move(xs)...);
   }
 
@@ -370,6 +428,7 @@ exit_code end_supervisor(const command& what, const control_actor& control,
   const auto last = open_pidfd(answer->pid);
   if (!what.wait || !supervisor)
     return exit_code::done;
+  const progress shown{control};
   const auto deadline = std::chrono::steady_clock::now() + with.work_limit();
   int count = 1;
   for (const auto* x : {&supervisor, &last}) {

@@ -11,6 +11,7 @@
 #include <sstream>
 
 using namespace pup;
+using namespace std::chrono_literals;
 
 namespace {
 
@@ -190,6 +191,30 @@ TEST_CASE("command line: completion scripts know every command and option") {
   }
   CHECK(std::get<std::string_view>(completion_script("tcsh"))
         == "bash, zsh, fish");
+}
+
+TEST_CASE("status: what is waited for, in a line") {
+  supervisor_status status;
+  CHECK(render_progress(status, 1s) == "waiting (1 s)");
+  status.units.resize(2);
+  const auto add = [&](std::size_t unit, const char* id, run_state state) {
+    instance_status x;
+    x.id = id;
+    x.state = state;
+    status.units[unit].instances.push_back(x);
+  };
+  add(0, "db", run_state::ready);
+  add(1, "web-1", run_state::stopping);
+  add(1, "web-2", run_state::starting);
+  CHECK(render_progress(status, 12s)
+        == "waiting: web-1 stopping, web-2 starting (12 s)");
+  add(1, "web-3", run_state::draining);
+  add(1, "web-4", run_state::backoff);
+  add(1, "web-5", run_state::waiting);
+  add(1, "web-6", run_state::starting);
+  CHECK(render_progress(status, 12s)
+        == "waiting: web-1 stopping, web-2 starting, web-3 draining and 2 more "
+           "(12 s)");
 }
 
 TEST_CASE("status: warnings stand below the table, and in the object") {

@@ -521,6 +521,32 @@ SCENARIO("colours are for terminals only") {
   CHECK_FALSE(has_escapes(plain.out));
 }
 
+SCENARIO("whoever waits at a terminal sees for what") {
+  sandbox box;
+  box.write("config.json", config({R"({"id": "slow", "cmd": ["sleep", "1000"],
+    "ready": {"type": "exec", "cmd": "test -e go"}})"}));
+  auto command = box.command({"start", "config.json"});
+  auto quiet = command;
+  command.terminal = true;
+  process start{command};
+  REQUIRE(start.says("\rwaiting: slow starting (1 s)"));
+  REQUIRE(start.says("(2 s)"));
+  box.write("go", "");
+  const auto shown = start.wait();
+  CHECK(shown.code == 0);
+  CHECK(contains(shown.out, '\r' + std::string(28, ' ') + "\rID "));
+  CHECK(box.pup({"terminate"}).code == 0);
+
+  // Elsewhere there is nothing but the answer.
+  ::unlink(box.path("go").c_str());
+  process silent{quiet};
+  CHECK_FALSE(silent.says("waiting", 2'500ms));
+  box.write("go", "");
+  const auto answered = silent.wait();
+  CHECK(answered.code == 0);
+  CHECK(answered.err == "");
+}
+
 SCENARIO("another user is refused, and told why") {
   if (::geteuid() != 0) {
     WARN("left out: only root can act as somebody else");
