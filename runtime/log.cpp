@@ -260,13 +260,17 @@ void log_sink::impl::round() {
                    timeout_ms());
   refresh_now();
   round_bytes_ = 0;
-  for (int i = 0; i < count; ++i) {
-    auto* const who = events[static_cast<std::size_t>(i)].data.ptr;
-    if (who == &wake_)
-      run_posted();
-    else if (outlets_.on_event(who))
+  const auto end = events.begin() + std::max(count, 0);
+  const auto is_posted = [this](const epoll_event& x) {
+    return x.data.ptr == &wake_;
+  };
+  // First what was asked: it is older than what is written afterwards.
+  if (std::any_of(events.begin(), end, is_posted))
+    run_posted();
+  for (auto i = events.begin(); i != end; ++i) {
+    if (is_posted(*i) || outlets_.on_event(i->data.ptr))
       continue;
-    else if (auto& x = *static_cast<stream*>(who); !x.ended)
+    if (auto& x = *static_cast<stream*>(i->data.ptr); !x.ended)
       round_bytes_ += turn(x);
   }
   if (next_due_ < due_.size())

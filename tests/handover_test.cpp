@@ -148,9 +148,10 @@ TEST_CASE("one that finishes carries what it has, and tells the end") {
   former.publish("app", {at(1, app.port())});
   std::promise<void> ended;
   auto end = ended.get_future();
+  const auto ignore = [](const proxy_fact&) {};
 
   SECTION("there is no connection") {
-    former.finish([&] { ended.set_value(); }, nullptr);
+    former.finish([&] { ended.set_value(); }, ignore);
     CHECK(end.wait_for(30s) == std::future_status::ready);
   }
   SECTION("there are two") {
@@ -161,7 +162,7 @@ TEST_CASE("one that finishes carries what it has, and tells the end") {
       REQUIRE(read_some(*x, 1) == "a");
     }
     auto kept = std::get<kept_sockets>(former.duplicates("app"));
-    former.finish([&] { ended.set_value(); }, nullptr);
+    former.finish([&] { ended.set_value(); }, ignore);
     // Who comes now is for the successor.
     proxy successor{nullptr, 1};
     listener_options options;

@@ -320,6 +320,27 @@ TEST_CASE("files are opened again when asked, and rotated ones compressed") {
   REQUIRE(eventually(compressed));
 }
 
+TEST_CASE("what is written after a file was opened again is in the new one") {
+  const temporary_folder box;
+  output_spec output;
+  output.stdout_file = box.path() + "/app.log";
+  log_sink sink{stored_in(box)};
+  const talker a{sink, "a", output};
+  for (int i = 0; i < 100; ++i) {
+    a.say("before\n");
+    // Without a pause: the log may be about to look at the pipe again.
+    while (contents(output.stdout_file) != "before\n")
+      std::this_thread::yield();
+    fs::rename(output.stdout_file, box.path() + "/old");
+    sink.reopen();
+    a.say("after\n");
+    REQUIRE(
+        eventually([&] { return contents(output.stdout_file) == "after\n"; }));
+    fs::remove(output.stdout_file);
+    sink.reopen();
+  }
+}
+
 TEST_CASE("a flood is kept whole, in bounded memory, beside quiet ones") {
   for (const std::size_t batch : {1, 65'536}) {
     const temporary_folder box;
