@@ -1,5 +1,7 @@
 #include "pup/runtime/carriers.hpp"
 
+#include "pup/runtime/guardian_link.hpp"
+
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
@@ -126,10 +128,9 @@ public:
   impl(std::map<std::string, unique_fd>& held,
        std::function<void(const std::string&)> drop)
       : drop_(std::move(drop)) {
-    for (auto i = held.lower_bound(prefix);
-         i != held.end() && i->first.starts_with(prefix); i = held.erase(i)) {
-      all_.emplace_back().name = i->first;
-      all_.back().socket = std::move(i->second);
+    for (auto& [name, socket] : take_held(held, prefix)) {
+      all_.emplace_back().name = name;
+      all_.back().socket = std::move(socket);
     }
   }
 

@@ -516,6 +516,15 @@ void link::lose() {
 
 }  // namespace
 
+std::map<std::string, unique_fd> take_held(
+    std::map<std::string, unique_fd>& held, std::string_view prefix) {
+  std::map<std::string, unique_fd> result;
+  for (auto i = held.lower_bound(std::string{prefix});
+       i != held.end() && i->first.starts_with(prefix);)
+    result.insert(held.extract(i++));
+  return result;
+}
+
 std::variant<std::shared_ptr<guardian_link>, std::string> guardian_link::open(
     unique_fd socket) {
   auto result = std::make_shared<link>(std::move(socket));

@@ -17,6 +17,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -32,6 +33,10 @@ struct inheritance {
   std::map<std::string, unique_fd> held;
   std::map<std::string, std::string> notes;
 };
+
+/// Takes those out whose names begin so.
+std::map<std::string, unique_fd> take_held(
+    std::map<std::string, unique_fd>& held, std::string_view prefix);
 
 class guardian_link : public spawner {
 public:

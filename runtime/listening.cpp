@@ -44,11 +44,6 @@ std::optional<socket_address> parse(const std::string& host,
   return std::nullopt;
 }
 
-std::string spelled(const std::string& host, std::uint16_t port) {
-  const bool v6 = host.find(':') != std::string::npos;
-  return (v6 ? '[' + host + ']' : host) + ':' + std::to_string(port);
-}
-
 /// `first` is bound as if it were alone and shared afterwards: bound as shared
 /// from the start, two supervisors with the same port would each get half of
 /// the clients and no error.
@@ -126,6 +121,11 @@ opened_group open_at(const std::string& host, std::uint16_t port,
 }
 
 }  // namespace
+
+std::string spelled(const std::string& host, std::uint16_t port) {
+  const bool v6 = host.find(':') != std::string::npos;
+  return (v6 ? '[' + host + ']' : host) + ':' + std::to_string(port);
+}
 
 opened_socket open_listening(const std::string& host, std::uint16_t port,
                              port_sharing sharing) {

@@ -62,6 +62,9 @@ struct kept_socket {
 };
 using kept_sockets = std::vector<kept_socket>;
 
+/// "127.0.0.1:80", "[::1]:80".
+std::string spelled(const std::string& host, std::uint16_t port);
+
 /// Close-on-exec. None: errno says why.
 unique_fd duplicate(const unique_fd& socket);
 

@@ -2,6 +2,7 @@
 
 #include "pup/config/edit.hpp"
 #include "pup/config/import.hpp"
+#include "pup/runtime/listening.hpp"
 #include "pup/runtime/machine.hpp"
 #include "pup/runtime/manual.hpp"
 #include "pup/runtime/service.hpp"
@@ -179,13 +180,8 @@ std::vector<std::string> common_ports(const pup_spec& spec) {
         || x.cluster->mode != cluster_mode::proxy)
       continue;
     const auto& host = x.cluster->common_host;
-    const auto port = std::to_string(x.cluster->common_port);
-    if (host.empty())
-      result.push_back(port);
-    else if (host.find(':') != std::string::npos)
-      result.push_back('[' + host + "]:" + port);
-    else
-      result.push_back(host + ':' + port);
+    const auto port = x.cluster->common_port;
+    result.push_back(host.empty() ? std::to_string(port) : spelled(host, port));
   }
   return result;
 }

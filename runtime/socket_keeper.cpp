@@ -28,22 +28,18 @@ socket_keeper::socket_keeper(std::shared_ptr<guardian_link> guardian,
   if (!guardian_)
     return;
   auto& held = guardian_->inherited().held;
-  const std::string of_service{guard::service_socket_prefix};
-  for (auto i = held.lower_bound(of_service);
-       i != held.end() && i->first.starts_with(of_service); i = held.erase(i))
-    given_.push_back(std::move(i->second));
-  for (auto i = held.lower_bound(std::string{prefix});
-       i != held.end() && i->first.starts_with(prefix);) {
-    const std::string_view name = i->first;
+  for (auto& [_, socket] : take_held(held, guard::service_socket_prefix))
+    given_.push_back(std::move(socket));
+  for (auto& [full_name, socket] : take_held(held, prefix)) {
+    const std::string_view name = full_name;
     const auto key_begin = prefix.size() + place_digits + 1;
     const auto key_end = name.rfind('/');
     if (key_end != std::string_view::npos && key_end > key_begin) {
       std::string key{name.substr(key_begin, key_end - key_begin)};
       inherited_[key].push_back(
-          {std::string{name.substr(key_end + 1)}, std::move(i->second)});
-      names_[key].push_back(i->first);
+          {std::string{name.substr(key_end + 1)}, std::move(socket)});
+      names_[key].push_back(full_name);
     }
-    i = held.erase(i);
   }
 }
 
