@@ -22,9 +22,9 @@
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
+#include <malloc.h>
 
 #include <fcntl.h>
-#include <malloc.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -418,7 +418,8 @@ std::optional<std::string> end_predecessor(const pup_spec& spec,
     if (state->boot == boot_id())
       recorded = &*state;
   }
-  const auto left = find_survivors(where.mark(), recorded);
+  const survivor_traits traits{where.mark(), recorded, users_of(spec)};
+  const auto left = find_survivors(traits);
   if (left.empty())
     return std::nullopt;
   complain("pup: ending what a killed supervisor left: "
@@ -427,7 +428,7 @@ std::optional<std::string> end_predecessor(const pup_spec& spec,
   const auto rule = [&](const std::string& id) {
     return stop_rule_of(spec, id);
   };
-  const auto stay = end_survivors(left, where.mark(), rule, signals);
+  const auto stay = end_survivors(left, traits, rule, signals);
   if (stay == 0)
     return std::nullopt;
   return "pup: " + std::to_string(stay)

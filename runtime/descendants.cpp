@@ -1,9 +1,13 @@
 #include "pup/runtime/descendants.hpp"
 
+#include "pup/runtime/pidfd.hpp"
 #include "pup/runtime/proc_file.hpp"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
+#include <csignal>
+#include <ctime>
 #include <memory>
 
 #include <dirent.h>
@@ -39,33 +43,10 @@ std::vector<pid_t> numbers_in_folder(const std::string& path) {
   return result;
 }
 
-// Number `index` behind the name in /proc/PID/stat, from 0: "pid (name) S
-// ppid".
-std::uint64_t stat_number(pid_t pid, int index) {
-  const auto text = read_proc_file(proc(pid, "stat"));
-  auto at = text.rfind(") ");
-  if (at == std::string::npos)
-    return 0;
-  at += 3;  // behind the state
-  for (int i = 0; i <= index && at < text.size(); ++i) {
-    at = text.find_first_not_of(' ', at);
-    if (at == std::string::npos)
-      return 0;
-    if (i < index)
-      at = std::min(text.find(' ', at), text.size());
-  }
-  std::uint64_t result = 0;
-  std::from_chars(text.data() + std::min(at, text.size()),
-                  text.data() + text.size(), result);
-  return result;
-}
-
 // Where the kernel keeps no lists of children (CONFIG_PROC_CHILDREN).
 std::vector<pid_t> children_by_search(pid_t pid) {
   auto all = all_processes();
-  std::erase_if(all, [pid](pid_t x) {
-    return stat_number(x, 0) != static_cast<std::uint64_t>(pid);
-  });
+  std::erase_if(all, [pid](pid_t x) { return parent_of(x) != pid; });
   return all;
 }
 
@@ -134,12 +115,88 @@ std::string life_of(pid_t pid) {
   return {};
 }
 
+std::optional<process_stat> stat_of(pid_t pid) {
+  // "pid (name) S parent group session …", the start is field 22 of proc(5).
+  const auto text = read_proc_file(proc(pid, "stat"));
+  const auto name_end = text.rfind(") ");
+  if (name_end == std::string::npos || name_end + 3 > text.size())
+    return std::nullopt;
+  process_stat result;
+  result.state = text[name_end + 2];
+  std::array<std::uint64_t, 19> numbers{};  // from field 4 on
+  const auto* at = text.data() + name_end + 3;
+  const auto* const end = text.data() + text.size();
+  for (auto& x : numbers) {
+    while (at < end && *at == ' ')
+      ++at;
+    std::int64_t number = 0;  // some are negative
+    const auto [next, error] = std::from_chars(at, end, number);
+    x = error == std::errc{} ? static_cast<std::uint64_t>(number) : 0;
+    at = std::find(next, end, ' ');
+  }
+  result.parent = static_cast<pid_t>(numbers[0]);
+  result.group = static_cast<pid_t>(numbers[1]);
+  result.session = static_cast<pid_t>(numbers[2]);
+  result.started = numbers[18];
+  constexpr std::uint64_t kernel_thread = 0x0020'0000;  // PF_KTHREAD
+  result.is_kernel = (numbers[5] & kernel_thread) != 0;
+  return result;
+}
+
+bool signal_process(pid_t pid, std::uint64_t started, int signo) {
+  const auto pidfd = open_pidfd(pid);
+  // Looked at after the descriptor was had: now it is that process for ever.
+  if (start_ticks(pid) != started)
+    return false;
+  if (!pidfd)  // no room for it: the window between these two lines is left
+    return ::kill(pid, signo) == 0;
+  return ::syscall(SYS_pidfd_send_signal, pidfd.get(), signo, nullptr, 0U) == 0;
+}
+
+std::uint64_t pipe_behind(pid_t pid, int fd) {
+  constexpr std::string_view prefix = "pipe:[";
+  std::array<char, 64> target{};
+  const auto n = ::readlink(proc(pid, "fd/" + std::to_string(fd)).c_str(),
+                            target.data(), target.size());
+  const std::string_view text{
+      target.data(), static_cast<std::size_t>(std::max<ssize_t>(n, 0))};
+  std::uint64_t result = 0;
+  if (text.starts_with(prefix))
+    std::from_chars(text.data() + prefix.size(), text.data() + text.size(),
+                    result);
+  return result;
+}
+
+std::optional<uid_t> user_of(pid_t pid) {
+  constexpr std::string_view entry = "\nUid:\t";
+  const auto text = read_proc_file(proc(pid, "status"));
+  const auto at = text.find(entry);
+  if (at == std::string::npos)
+    return std::nullopt;
+  uid_t result = 0;
+  const auto* const from = text.data() + at + entry.size();
+  const auto [end, error] =
+      std::from_chars(from, text.data() + text.size(), result);
+  return error == std::errc{} ? std::optional{result} : std::nullopt;
+}
+
+std::uint64_t ticks_since_boot() {
+  timespec now{};
+  ::clock_gettime(CLOCK_BOOTTIME, &now);
+  static const auto per_second =
+      static_cast<std::uint64_t>(::sysconf(_SC_CLK_TCK));
+  return static_cast<std::uint64_t>(now.tv_sec) * per_second
+         + static_cast<std::uint64_t>(now.tv_nsec) * per_second / 1'000'000'000;
+}
+
 pid_t parent_of(pid_t pid) {
-  return static_cast<pid_t>(stat_number(pid, 0));
+  const auto x = stat_of(pid);
+  return x ? x->parent : 0;
 }
 
 std::uint64_t start_ticks(pid_t pid) {
-  return stat_number(pid, 18);  // field 22 of proc(5)
+  const auto x = stat_of(pid);
+  return x ? x->started : 0;
 }
 
 std::string describe_process(pid_t pid) {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,6 +24,36 @@ std::string life_entry(std::string_view scope, std::uint64_t number);
 /// The number in the value of that variable; 0: of another scope, or none.
 std::uint64_t number_in(std::string_view value, std::string_view scope);
 
+/// What /proc/PID/stat says of a process.
+struct process_stat {
+  char state = 0;  ///< 'R', 'S', …; 'Z' and 'X': it has ended
+  pid_t parent = 0;
+  pid_t group = 0;
+  pid_t session = 0;
+  /// Clock ticks since the boot. With the pid it names a process for good.
+  std::uint64_t started = 0;
+  bool is_kernel = false;  ///< a thread of the kernel
+
+  /// It has not ended.
+  [[nodiscard]] bool lives() const {
+    return state != 'Z' && state != 'X';
+  }
+};
+
+/// None: there is no such process.
+std::optional<process_stat> stat_of(pid_t pid);
+
+/// Sends a signal to the process that began at `started`, and to no other that
+/// has its number by now. False: it has ended, or belongs to somebody else.
+bool signal_process(pid_t pid, std::uint64_t started, int signo);
+
+/// The pipe that descriptor `fd` of a process leads to, by its inode; 0: it
+/// leads elsewhere, or may not be looked at.
+std::uint64_t pipe_behind(pid_t pid, int fd);
+
+/// The real user of a process; none: it has ended.
+std::optional<uid_t> user_of(pid_t pid);
+
 /// Children of all threads of a process, zombies among them.
 std::vector<pid_t> children_of(pid_t pid);
 
@@ -33,11 +64,14 @@ pid_t parent_of(pid_t pid);
 std::vector<pid_t> descendants_of(pid_t pid);
 
 /// Value of life_variable in the environment the program was started with;
-/// empty: it has none, or may not be read.
+/// empty: it has none, or may not be read. Waits for the memory of that
+/// process, which the program may hold up for as long as it likes.
 std::string life_of(pid_t pid);
 
-/// When it was started, in clock ticks since the boot; 0: there is none. With
-/// the pid it names a process for good.
+/// The present, on the clock of process_stat::started.
+std::uint64_t ticks_since_boot();
+
+/// process_stat::started; 0: there is no such process.
 std::uint64_t start_ticks(pid_t pid);
 
 /// "pid 4711 (sleep)"

@@ -10,6 +10,9 @@
 #ifndef SYS_pidfd_open
 #  define SYS_pidfd_open 434  // the same number on every architecture
 #endif
+#ifndef SYS_pidfd_send_signal
+#  define SYS_pidfd_send_signal 424
+#endif
 
 namespace pup {
 

@@ -1,17 +1,22 @@
 #include "pup/runtime/survivors.hpp"
 
 #include "pup/runtime/descendants.hpp"
-#include "pup/runtime/identity.hpp"
 #include "pup/runtime/pidfd.hpp"
-#include "pup/runtime/text_file.hpp"
+#include "pup/runtime/proc_file.hpp"
 
 #include <algorithm>
 #include <cerrno>
+#include <condition_variable>
 #include <map>
+#include <memory>
+#include <mutex>
 #include <optional>
 #include <set>
 #include <string_view>
+#include <thread>
+#include <utility>
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -22,10 +27,84 @@ namespace {
 
 using clock = std::chrono::steady_clock;
 
-/// ARG_MAX of the kernel: no environment is longer.
-constexpr std::size_t environment_bytes = std::size_t{8} << 20;
-
 constexpr std::chrono::seconds kill_patience{5};
+
+// For an environment that its process holds up, and for an exec.
+constexpr std::chrono::seconds read_patience{1};
+constexpr std::chrono::milliseconds exec_patience{100};
+constexpr std::chrono::milliseconds exec_pause{1};
+
+/// Reads environments on a thread of its own. One that does not come back is
+/// left alone: it ends with its process, or with this one.
+class environment_reader {
+public:
+  /// None: it cannot be read, or not in time.
+  std::optional<std::string> read(pid_t pid) {
+    if (!worker_)
+      begin();
+    const std::string path = "/proc/" + std::to_string(pid) + "/environ";
+    std::unique_lock lock{worker_->mutex};
+    worker_->path = path;
+    worker_->answer.reset();
+    worker_->changed.notify_all();
+    if (!worker_->changed.wait_for(
+            lock, read_patience, [&] { return worker_->answer.has_value(); })) {
+      worker_->ended = true;
+      lock.unlock();
+      worker_.reset();
+      return std::nullopt;
+    }
+    return std::move(*std::exchange(worker_->answer, std::nullopt));
+  }
+
+  environment_reader() = default;
+  environment_reader(const environment_reader&) = delete;
+  environment_reader& operator=(const environment_reader&) = delete;
+  ~environment_reader() {
+    if (!worker_)
+      return;
+    const std::lock_guard guard{worker_->mutex};
+    worker_->ended = true;
+    worker_->changed.notify_all();
+  }
+
+private:
+  struct worker {
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::string path;  // to be read; empty: nothing
+    std::optional<std::optional<std::string>> answer;
+    bool ended = false;
+  };
+
+  void begin() {
+    worker_ = std::make_shared<worker>();
+    std::thread{[mine = worker_] {
+      std::unique_lock lock{mine->mutex};
+      for (;;) {
+        mine->changed.wait(lock,
+                           [&] { return mine->ended || !mine->path.empty(); });
+        if (mine->ended)
+          return;
+        const auto path = std::exchange(mine->path, {});
+        lock.unlock();
+        auto text = read_environment(path);
+        lock.lock();
+        mine->answer = std::move(text);
+        mine->changed.notify_all();
+      }
+    }}.detach();
+  }
+
+  static std::optional<std::string> read_environment(const std::string& path) {
+    const unique_fd file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+    if (!file)
+      return std::nullopt;
+    return read_proc_file(path);
+  }
+
+  std::shared_ptr<worker> worker_;
+};
 
 /// Value of a variable in the bytes of /proc/PID/environ.
 std::optional<std::string> value_of(std::string_view all,
@@ -47,18 +126,94 @@ std::set<pid_t> ancestors() {
   return result;
 }
 
-std::optional<survivor> marked(pid_t pid, const std::string& mark) {
-  const auto read =
-      read_text("/proc/" + std::to_string(pid) + "/environ", environment_bytes);
-  const auto* text = std::get_if<std::string>(&read);
-  if (text == nullptr || value_of(*text, owner_variable) != mark)
-    return std::nullopt;
-  const auto started = start_time_of(pid);
-  if (!started)
-    return std::nullopt;
-  return survivor{value_of(*text, "PUP_ID").value_or(""), pid, ::getpgid(pid),
-                  *started};
-}
+/// A look at all processes of the machine.
+class search {
+public:
+  explicit search(const survivor_traits& traits) : traits_(traits) {
+    users_ = traits.users;
+    users_.insert(::geteuid());
+    if (traits.recorded == nullptr)
+      return;
+    for (const auto& [key, x] : traits.recorded->processes)
+      if (start_ticks(x.pid) == x.started)
+        add(x.pid, x.started, key.substr(0, key.find('!')));
+  }
+
+  std::vector<survivor> run() {
+    const auto all = all_processes();
+    if (!traits_.mark.empty())
+      look_for_marks(all);
+    // What they have started is not all a survivor's.
+    const auto own = ancestors();
+    const auto spare_own = [&] {
+      for (const auto pid : own)
+        found_.erase(pid);
+    };
+    spare_own();
+    add_offspring();
+    spare_own();
+    std::vector<survivor> result;
+    for (auto& [pid, x] : found_)
+      result.push_back(std::move(x));
+    return result;
+  }
+
+private:
+  void add(pid_t pid, std::uint64_t started, const std::string& id) {
+    found_.try_emplace(pid, survivor{id, pid, started});
+  }
+
+  void look_for_marks(const std::vector<pid_t>& all) {
+    std::vector<pid_t> silent;
+    for (const auto pid : all)
+      if (pid > 1 && !look_for_mark(pid))
+        silent.push_back(pid);
+    const auto deadline = clock::now() + exec_patience;
+    while (!silent.empty() && clock::now() < deadline) {
+      std::this_thread::sleep_for(exec_pause);
+      std::erase_if(silent, [&](pid_t x) { return look_for_mark(x); });
+    }
+  }
+
+  /// False: there is nothing in its environment, which is so during an exec.
+  bool look_for_mark(pid_t pid) {
+    const auto user = user_of(pid);
+    if (!user || users_.count(*user) == 0)
+      return true;
+    const auto now = stat_of(pid);
+    if (!now || !now->lives() || now->is_kernel)
+      return true;
+    const auto text = reader_.read(pid);
+    if (!text)
+      return true;
+    if (text->empty())
+      return false;
+    if (value_of(*text, owner_variable) == traits_.mark)
+      add(pid, now->started, value_of(*text, "PUP_ID").value_or(""));
+    return true;
+  }
+
+  // Below them, and in their sessions.
+  void add_offspring() {
+    const auto roots = found_;
+    for (const auto& [root, x] : roots)
+      for (const auto pid : descendants_of(root))
+        if (const auto now = stat_of(pid); now && now->lives())
+          add(pid, now->started, x.id);
+    for (const auto pid : all_processes()) {
+      const auto now = stat_of(pid);
+      if (!now || !now->lives())
+        continue;
+      if (const auto leader = roots.find(now->session); leader != roots.end())
+        add(pid, now->started, leader->second.id);
+    }
+  }
+
+  const survivor_traits& traits_;
+  std::set<uid_t> users_;
+  environment_reader reader_;
+  std::map<pid_t, survivor> found_;
+};
 
 /// A survivor on its way out.
 struct doomed {
@@ -71,16 +226,13 @@ struct doomed {
 std::optional<doomed> grasp(const survivor& x, const stop_rule& rule) {
   auto fd = open_pidfd(x.pid);
   // Looked at after the descriptor was had: now it is that process for ever.
-  if (!fd || start_time_of(x.pid) != x.started)
+  if (!fd || start_ticks(x.pid) != x.started)
     return std::nullopt;
   return doomed{&x, std::move(fd), rule};
 }
 
-/// To its group where it is not ours, else to itself.
 void send(const doomed& x, int signo) {
   ::syscall(SYS_pidfd_send_signal, x.pidfd.get(), signo, nullptr, 0U);
-  if (x.who->group > 1 && x.who->group != ::getpgrp())
-    ::kill(-x.who->group, signo);
 }
 
 /// Until all have ended, `deadline` or a hurry. True: somebody is in a hurry.
@@ -106,23 +258,15 @@ bool wait_for(std::vector<doomed>& all, clock::time_point deadline, int hurry) {
 
 }  // namespace
 
-std::vector<survivor> find_survivors(const std::string& mark,
-                                     const saved_state* recorded) {
-  std::map<pid_t, survivor> found;
-  if (recorded != nullptr)
-    for (const auto& [key, x] : recorded->processes)
-      if (start_time_of(x.pid) == x.started)
-        found[x.pid] = {key.substr(0, key.find('!')), x.pid, ::getpgid(x.pid),
-                        x.started};
-  if (!mark.empty())
-    for (const auto pid : all_processes())
-      if (auto x = pid > 1 ? marked(pid, mark) : std::nullopt)
-        found[pid] = std::move(*x);
-  for (const auto pid : ancestors())
-    found.erase(pid);
-  std::vector<survivor> result;
-  for (auto& [pid, x] : found)
-    result.push_back(std::move(x));
+std::vector<survivor> find_survivors(const survivor_traits& traits) {
+  return search{traits}.run();
+}
+
+std::set<uid_t> users_of(const pup_spec& spec) {
+  std::set<uid_t> result;
+  for (const auto& x : spec.processes)
+    if (const auto& who = x.attributes.run_as)
+      result.insert(who->uid);
   return result;
 }
 
@@ -139,14 +283,16 @@ stop_rule stop_rule_of(const pup_spec& spec, const std::string& id) {
 }
 
 std::size_t end_survivors(
-    const std::vector<survivor>& all, const std::string& mark,
+    const std::vector<survivor>& all, const survivor_traits& traits,
     const std::function<stop_rule(const std::string& id)>& rule, int hurry) {
   std::vector<doomed> left;
   for (const auto& x : all)
     if (auto y = grasp(x, rule(x.id)))
       left.push_back(std::move(*y));
-  for (const auto& x : left)
+  for (const auto& x : left) {
     send(x, x.rule.signal);
+    send(x, SIGCONT);
+  }
   std::sort(left.begin(), left.end(), [](const doomed& a, const doomed& b) {
     return a.rule.timeout < b.rule.timeout;
   });
@@ -170,7 +316,7 @@ std::size_t end_survivors(
   wait_for(killed, deadline, -1);
   // Started by one of them between our look and its end.
   for (;;) {
-    const auto late = find_survivors(mark, nullptr);
+    const auto late = find_survivors({traits.mark, nullptr, traits.users});
     std::vector<doomed> last;
     for (const auto& x : late)
       if (auto y = grasp(x, {}))

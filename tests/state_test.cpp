@@ -364,19 +364,57 @@ TEST_CASE("survivors: known by their mark, and by pid with start time") {
                                  start_time_of(other.pid()).value() - 1};
   recorded.processes["web-4"] = {1, ::getpid(),
                                  start_time_of(::getpid()).value()};
-  const auto all = find_survivors(mark, &recorded);
+  const auto all = find_survivors({mark, &recorded});
   CHECK(has(all, marked.pid()));
   CHECK(has(all, silent.pid()));
   CHECK_FALSE(has(all, foreign.pid()));
   CHECK_FALSE(has(all, other.pid()));
   CHECK_FALSE(has(all, ::getpid()));
   for (const auto& x : all) {
-    if (x.pid == silent.pid())
-      CHECK(x.id == "web-2");
-    else
-      CHECK(x.id == "web-1");  // also the sleep that it started
+    // With the sleep that each has started.
+    CHECK(x.id == (::getsid(x.pid) == silent.pid() ? "web-2" : "web-1"));
   }
-  CHECK(find_survivors("", nullptr).empty());
+  CHECK(find_survivors({""}).empty());
+}
+
+TEST_CASE("survivors: what they have started is known by them") {
+  // Below a marked one, without the mark; and in the session of one that was
+  // written down, whose parent has gone.
+  sleeper marked{"env -i sleep 1010 &", {"PUP_OWNER=" + mark}};
+  sleeper silent{"(sleep 1011 &) ; sleep 0.1"};
+  saved_state recorded;
+  recorded.processes["web-1"] = {1, silent.pid(),
+                                 start_time_of(silent.pid()).value()};
+  const auto found = [&](const std::string& argument) {
+    const auto all = find_survivors({mark, &recorded});
+    return std::any_of(all.begin(), all.end(), [&](const survivor& x) {
+      return contents("/proc/" + std::to_string(x.pid) + "/cmdline")
+             == "sleep" + std::string(1, '\0') + argument
+                    + std::string(1, '\0');
+    });
+  };
+  CHECK(in_time([&] { return found("1010"); }));
+  CHECK(in_time([&] { return found("1011"); }));
+}
+
+TEST_CASE("survivors: a foreign user's mark is not believed") {
+  if (::geteuid() != 0) {
+    WARN("left out: needs root");
+    return;
+  }
+  constexpr uid_t nobody = 65534;
+  spawn_request request;
+  request.argv = {"sleep", "1000"};
+  request.environment = {"PATH=/usr/bin:/bin", "PUP_OWNER=" + mark};
+  request.attributes.run_as = identity{nobody, nobody, {}, "nobody"};
+  auto started = spawn(request);
+  REQUIRE(std::holds_alternative<child>(started));
+  const auto pid = std::get<child>(started).pid;
+  CHECK_FALSE(has(find_survivors({mark}), pid));
+  // One of ours runs as that user.
+  CHECK(has(find_survivors({mark, nullptr, {nobody}}), pid));
+  ::kill(-pid, SIGKILL);
+  ::waitpid(pid, nullptr, 0);
 }
 
 TEST_CASE("survivors: asked as their entry says, then killed") {
@@ -387,11 +425,11 @@ TEST_CASE("survivors: asked as their entry says, then killed") {
   const auto rule = [](const std::string& id) {
     return id == "own" ? stop_rule{SIGUSR1, 60s} : stop_rule{SIGTERM, 100ms};
   };
-  CHECK(end_survivors(find_survivors(mark, nullptr), mark, rule, -1) == 0);
+  CHECK(end_survivors(find_survivors({mark}), {mark}, rule, -1) == 0);
   CHECK(meek.signal() == SIGTERM);
   CHECK(deaf.signal() == SIGKILL);
   CHECK(own.signal() == SIGKILL);
-  CHECK(find_survivors(mark, nullptr).empty());
+  CHECK(find_survivors({mark}).empty());
 }
 
 TEST_CASE("survivors: what they start on their way out ends, too") {
@@ -399,9 +437,9 @@ TEST_CASE("survivors: what they start on their way out ends, too") {
   sleeper heir{"trap 'setsid sleep 1000 & exit' TERM",
                {"PUP_OWNER=" + mark, "PUP_ID=heir"}};
   const auto rule = [](const std::string&) { return stop_rule{SIGTERM, 60s}; };
-  CHECK(end_survivors(find_survivors(mark, nullptr), mark, rule, -1) == 0);
+  CHECK(end_survivors(find_survivors({mark}), {mark}, rule, -1) == 0);
   CHECK(heir.signal() == 0);
-  CHECK(find_survivors(mark, nullptr).empty());
+  CHECK(find_survivors({mark}).empty());
 }
 
 TEST_CASE("survivors: a hurry kills at once") {
@@ -414,8 +452,7 @@ TEST_CASE("survivors: a hurry kills at once") {
   const auto patient = [](const std::string&) {
     return stop_rule{SIGTERM, 24h};
   };
-  CHECK(end_survivors(find_survivors(mark, nullptr), mark, patient,
-                      reading.get())
+  CHECK(end_survivors(find_survivors({mark}), {mark}, patient, reading.get())
         == 0);
   CHECK(deaf.signal() == SIGKILL);
 }
