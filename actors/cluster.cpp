@@ -302,6 +302,12 @@ cluster_state::self_actor::behavior_type cluster_behavior(
           self->state.tidy();
         }
       },
+      [self](const instance_expires& fact) {
+        if (auto* x = self->state.find(fact.slot, fact.life)) {
+          self->state.expires(*x, fact);
+          self->state.tidy();
+        }
+      },
       [self](const instance_health& fact) {
         if (auto* x = self->state.find(fact.slot, fact.life))
           self->state.health(*x, fact);

@@ -116,8 +116,8 @@ void cluster_state::replace_outgrown() {
     return;
   const auto changing =
       std::any_of(slots.begin(), slots.end(), [](const slot& x) {
-        return x.now == phase::starting || x.now == phase::draining
-               || x.now == phase::stopping;
+        return x.now == phase::starting || x.now == phase::expiring
+               || x.now == phase::draining || x.now == phase::stopping;
       });
   const auto next = std::find_if(slots.begin(), slots.end(), [](const slot& x) {
     return x.now == phase::ready && !x.outgrown.empty() && !x.blocked;
@@ -160,7 +160,7 @@ void cluster_state::changed(const watch_news& news) {
     if (x.now == phase::ready) {
       std::erase_if(aged, [&](const age_due& y) { return y.life == x.life; });
       aged.push_back({x.number, x.life, why});
-    } else if (rests || x.now == phase::starting) {
+    } else if (rests || x.now == phase::starting || x.now == phase::expiring) {
       note(x, event_kind::asked,
            (x.now == phase::resting ? "start: " : "restart: ") + why);
       if (!listening)

@@ -56,6 +56,7 @@ void cluster_state::want_up(slot& x) {
     case phase::waiting:
     case phase::starting:
     case phase::ready:
+    case phase::expiring:
     case phase::stopping:  // starts when it has stopped
       return;
   }
@@ -75,6 +76,7 @@ void cluster_state::want_down(slot& x) {
       return come_to_rest(x, run_state::stopped, {});
     case phase::starting:
     case phase::ready:
+    case phase::expiring:
       return leave(x);
     case phase::draining:
     case phase::stopping:
@@ -91,7 +93,8 @@ void cluster_state::bounce(slot& x) {
   x.outdated = false;
   pending.overtake(x.number, direction::up,
                    outcome_of(x, false, "started again by a later request"));
-  if (x.now == phase::starting || x.now == phase::ready)
+  if (x.now == phase::starting || x.now == phase::ready
+      || x.now == phase::expiring)
     leave(x);
 }
 
@@ -125,6 +128,7 @@ void cluster_state::launch_slot(slot& x) {
   x.outgrown.clear();
   x.overrun = false;
   x.started = self->clock().now();
+  x.ready_since = {};
   x.handle = spawn_instance(self, caf::actor_cast<cluster_actor>(self),
                             instance_of(x));
   self->monitor(x.handle);
@@ -178,11 +182,15 @@ void cluster_state::come_to_rest(slot& x, run_state how, std::string why) {
     pending.settle(x.number, direction::renewed, outcome_of(x, well, came_up));
   }
   const auto cut = std::exchange(x.cut, 0);
-  const auto went_down =
-      cut == 0 ? "stopped"
-               : "stopped; connections that outlived drainTimeoutMs: "
-                     + std::to_string(cut);
-  pending.settle(x.number, direction::down, outcome_of(x, true, went_down));
+  std::string went_down = "stopped";
+  if (cut != 0)
+    went_down +=
+        "; connections that outlived drainTimeoutMs: " + std::to_string(cut);
+  const auto left_over = x.last && std::exchange(x.last->left_over, false);
+  if (left_over)
+    went_down += "; " + x.last->rest;
+  pending.settle(x.number, direction::down,
+                 outcome_of(x, !left_over, went_down));
 }
 
 // -- facts --------------------------------------------------------------------
@@ -239,15 +247,16 @@ void cluster_state::ended_by_itself(slot& x, const ending& how) {
   }
   const auto success = has(of.success_exit_codes);
   const auto at_rest = success ? run_state::finished : run_state::failed;
-  const auto why = success ? std::string{} : to_string(how);
+  const auto why = success ? how.rest : to_string(how);
   if (has(of.no_restart_exit_codes)) {
     note(x, event_kind::decided, "noRestartExitCodes: is not started again");
     return rest(at_rest, why);
   }
   const auto now = self->clock().now();
-  const auto was_ready = x.now == phase::ready || !x.outgrown.empty();
+  const auto until = x.now == phase::expiring ? x.leader_ended : now;
+  const auto was_ready = x.ready_since != time_point{};
   const auto stable =
-      was_ready && now - x.ready_since >= backoff_rule{}.stable_after;
+      was_ready && until - x.ready_since >= backoff_rule{}.stable_after;
   const auto what =
       x.rules->ended(slot_child, success, stable, now, random01());
   if (std::holds_alternative<give_up>(what)) {
@@ -297,6 +306,21 @@ void cluster_state::became_ready(slot& x, const instance_ready& fact) {
   x.reason = x.warning;
   note(x, event_kind::ready, "after " + in_words(x.ready_since - x.started));
   announce(x);
+}
+
+// It gets no new connections, and a new life when the old one has ended.
+void cluster_state::expires(slot& x, const instance_expires& fact) {
+  if (x.now != phase::starting && x.now != phase::ready
+      && x.now != phase::draining)
+    return;
+  note(x, event_kind::ended, fact.text);
+  x.pid = 0;
+  x.reason = fact.text;
+  if (x.now == phase::draining)  // somebody wants it down
+    return stop_instance(x);
+  x.leader_ended = self->clock().now();
+  if (std::exchange(x.now, phase::expiring) == phase::ready)
+    publish();
 }
 
 // Who waits for an instance hears of it when connections go there.

@@ -236,6 +236,7 @@ struct cluster_state {
   void start_again(slot& x, const ending& how, duration delay);
   void backoff_over(const backoff_due& due);
   void became_ready(slot& x, const instance_ready& fact);
+  void expires(slot& x, const instance_expires& fact);
   void announce(slot& x);
   void health(slot& x, const instance_health& fact);
   void said(slot& x, const instance_said& fact);

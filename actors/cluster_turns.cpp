@@ -130,7 +130,8 @@ void cluster_state::retire(slot& x, const steer& order) {
   if (x.now == phase::backoff || x.now == phase::waiting)
     return come_to_rest(x, order.rest, order.why);
   x.then = slot::fate{order.rest, order.why};
-  if (x.now == phase::starting || x.now == phase::ready)
+  if (x.now == phase::starting || x.now == phase::ready
+      || x.now == phase::expiring)
     leave(x);
 }
 

@@ -73,6 +73,11 @@ next_step next_of(const process_spec& spec, const slot& x, time_point now,
                        duration::zero())};
     case slot_phase::ready:
       return {rule_name(spec) + ": " + when_ended(spec), {}};
+    case slot_phase::expiring:
+      return {"SIGKILL to what it has left",
+              std::max(std::chrono::duration_cast<duration>(
+                           x.leader_ended + spec.terminate_timeout - now),
+                       duration::zero())};
     case slot_phase::draining:
     case slot_phase::stopping:
       return {x.wanted && !x.blocked ? "starts again when it has ended"

@@ -79,8 +79,9 @@ struct instance_state {
   bool has_pid = false;
   bool was_ready = false;
   bool signal_due = false;  // the stop overtook the launch
-  bool late = false;        // stopping because it did not become ready
-  std::string address;      // where its port accepts, once ready
+  bool signals_begun = false;
+  bool late = false;    // stopping because it did not become ready
+  std::string address;  // where its port accepts, once ready
   std::optional<health_record> health;
   std::string sick;  // why it is stopped although nobody asked for it
   // One task at a time: a new one ends its predecessor.
@@ -185,9 +186,13 @@ struct instance_state {
       arm(args.ready_timeout, instance_deadline::ready);
   }
 
-  void signal(std::int32_t number) {
+  void signal(std::int32_t number, bool stop = false) {
     self->send(args.launcher,
-               send_signal{args.request.id, args.request.life, number});
+               send_signal{args.request.id, args.request.life, number, stop});
+  }
+
+  void send_stop_signal() {
+    signal(args.stop_signal, true);
   }
 
   void launched(const process_launched& fact) {
@@ -197,7 +202,7 @@ struct instance_state {
                                   fact.warning});
     limit_run();
     if (std::exchange(signal_due, false))
-      signal(args.stop_signal);
+      send_stop_signal();
   }
 
   void limit_run() {
@@ -395,12 +400,30 @@ struct instance_state {
       begin_signals();
   }
 
+  // What its process has started gets the same signal, and the time of the
+  // life: all of it, or what is left of it when its process was stopped.
+  void leader_ended(const process_leader_ended& fact) {
+    if (now == phase::ended)
+      return;
+    if (now == phase::stopping) {
+      if (signals_begun)
+        send_stop_signal();
+      return;
+    }
+    now = phase::stopping;
+    drop_task();
+    tell_parent(
+        instance_expires{args.slot, args.request.life, to_string(fact.how)});
+    begin_signals();
+  }
+
   // A signal needs a pid, but the kill deadline runs without one: a launch that
   // waits for the end of its predecessor must not wait for ever.
   void begin_signals() {
+    signals_begun = true;
     arm(args.stop_timeout, instance_deadline::kill);
     if (has_pid)
-      signal(args.stop_signal);
+      send_stop_signal();
     else
       signal_due = true;
   }
@@ -491,6 +514,10 @@ self_actor::behavior_type instance_behavior(instance_state::pointer self,
       [self, current](const process_ready& fact) {
         if (current(fact.life))
           self->state.seems_ready(fact);
+      },
+      [self, current](const process_leader_ended& fact) {
+        if (current(fact.life))
+          self->state.leader_ended(fact);
       },
       [self, current](const process_ended& fact) {
         if (current(fact.life))

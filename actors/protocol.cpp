@@ -28,7 +28,10 @@ std::string to_string(run_state x) {
   return names.at(static_cast<std::size_t>(x));
 }
 
-std::string to_string(const ending& x) {
+namespace {
+
+// Of the leader.
+std::string words_of(const ending& x) {
   const auto with_text = [&](std::string what) {
     return x.text.empty() ? what : what + " (" + x.text + ')';
   };
@@ -51,6 +54,12 @@ std::string to_string(const ending& x) {
       return with_text("its actor failed");
   }
   return "?";
+}
+
+}  // namespace
+
+std::string to_string(const ending& x) {
+  return words_of(x) + (x.rest.empty() ? "" : "; " + x.rest);
 }
 
 std::string to_string(event_kind x) {

@@ -7,11 +7,13 @@
 //  waiting    | -             | -> resting   | -
 //  starting   | -             | -> stopping  | supervision: restart | rest
 //  ready      | -             | -> draining  | supervision: restart | rest
+//  expiring   | (after it)    | -> stopping  | supervision: restart | rest
 //  draining   | -> ready      | -            | wanted ? waiting : resting
 //  stopping   | (after it)    | -            | wanted ? waiting : resting
 //
 //  waiting -> starting when the conductor grants it; at once without one.
 //  draining -> stopping when the balancer says drained; at once without one.
+//  starting, ready -> expiring when its leader has ended by itself.
 #pragma once
 
 #include "pup/actors/caf.hpp"
@@ -39,6 +41,13 @@ struct instance_ready {
   std::uint32_t slot = 0;
   std::uint64_t life = 0;
   std::string address;
+};
+/// instance -> cluster: its process has ended by itself, and what that has
+/// started is being stopped; its end follows.
+struct instance_expires {
+  std::uint32_t slot = 0;
+  std::uint64_t life = 0;
+  std::string text;
 };
 /// instance -> cluster: what its process says of itself.
 struct instance_said {
@@ -120,12 +129,12 @@ using cluster_actor = caf::typed_actor<
     caf::replies_to<get_unit_status>::with<unit_status>,
     caf::replies_to<get_unit_history>::with<history_report>,
     caf::reacts_to<instance_launched>, caf::reacts_to<instance_ready>,
-    caf::reacts_to<instance_health>, caf::reacts_to<instance_said>,
-    caf::reacts_to<instance_outgrew>, caf::reacts_to<backends_assigned>,
-    caf::reacts_to<backend_reachable>, caf::reacts_to<backend_drained>,
-    caf::reacts_to<listener_changed>, caf::reacts_to<report_to>,
-    caf::reacts_to<launch_granted>, caf::reacts_to<launch_delayed>,
-    caf::reacts_to<steer>>;
+    caf::reacts_to<instance_expires>, caf::reacts_to<instance_health>,
+    caf::reacts_to<instance_said>, caf::reacts_to<instance_outgrew>,
+    caf::reacts_to<backends_assigned>, caf::reacts_to<backend_reachable>,
+    caf::reacts_to<backend_drained>, caf::reacts_to<listener_changed>,
+    caf::reacts_to<report_to>, caf::reacts_to<launch_granted>,
+    caf::reacts_to<launch_delayed>, caf::reacts_to<steer>>;
 
 }  // namespace pup
 
@@ -133,6 +142,7 @@ using cluster_actor = caf::typed_actor<
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::backends_assigned)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::instance_launched)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::instance_ready)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::instance_expires)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::instance_health)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::instance_said)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::instance_outgrew)

@@ -1,19 +1,19 @@
-// Instance: one life of one operating-system process.
+// Instance: one life, of one operating-system process and all that this starts.
 //
-//  state    | launched   | ready        | exited,       | stop (exit | deadline
-//           |            |              | launch_failed | message)   |
-//  ---------+------------+--------------+---------------+------------+----------
-//  starting | tell       | -> ready,    | -> gone       | -> stopping| ->
-//  stopping
-//           | parent     | tell parent  |               |            |
-//  ready    | ignore     | ignore       | -> gone       | -> stopping| check
-//  its
-//           |            |              |               |            | health
-//  stopping | signal now | ignore       | -> gone       | ignore     | SIGKILL
-//  to
-//           |            |              |               |            | the
-//           group
+// clang-format off
+//
+//  state    | launched    | ready       | leader_ended | exited,       | stop (exit  | deadline
+//           |             |             |              | launch_failed | message)    |
+//  ---------+-------------+-------------+--------------+---------------+-------------+-------------
+//  starting | tell parent | -> ready,   | tell parent, | -> gone       | -> stopping | -> stopping
+//           |             | tell parent | -> stopping  |               |             |
+//  ready    | ignore      | ignore      | tell parent, | -> gone       | -> stopping | check health
+//           |             |             | -> stopping  |               |             |
+//  stopping | signal now  | ignore      | signal to    | -> gone       | ignore      | SIGKILL to
+//           |             |             | who had none |               |             | the life
 //  gone     : the actor has quit; its exit reason carries the `ending`
+//
+// clang-format on
 #pragma once
 
 #include "pup/actors/caf.hpp"
@@ -43,6 +43,10 @@ struct ending {
   std::int32_t code = 0;
   std::int32_t signal = 0;
   std::string text;  ///< extra words; for not_launched the whole reason
+  /// Of processes of the life that have outlived its leader, in words: had to
+  /// be killed, or are not known to be its own. Empty: nothing to be told.
+  std::string rest{};
+  bool left_over = false;  ///< some of it may run still, as `rest` says
 };
 
 /// "exited with code 3", "killed by SIGKILL", "port 8000 is in use …".
@@ -76,8 +80,15 @@ struct process_outgrew {
   std::uint64_t life = 0;
   std::string text;  ///< "used 312M, more than maxMemory 300M"
 };
-/// launcher -> instance: no process came to be, or it has ended. Last message
-/// about a life.
+/// launcher -> instance: its process, the leader of the life, has ended; of
+/// what that has started some is left, which gets signals like the life as a
+/// whole.
+struct process_leader_ended {
+  std::uint64_t life = 0;
+  ending how;  ///< with `rest`
+};
+/// launcher -> instance: no process came to be, or the life has ended: nothing
+/// of it is left. Last message about a life.
 struct process_ended {
   std::uint64_t life = 0;
   ending how;
@@ -94,14 +105,16 @@ struct retune {
 
 using instance_actor = caf::typed_actor<
     caf::reacts_to<process_launched>, caf::reacts_to<process_ready>,
-    caf::reacts_to<process_ended>, caf::reacts_to<process_said>,
-    caf::reacts_to<process_outgrew>, caf::reacts_to<retune>>;
+    caf::reacts_to<process_leader_ended>, caf::reacts_to<process_ended>,
+    caf::reacts_to<process_said>, caf::reacts_to<process_outgrew>,
+    caf::reacts_to<retune>>;
 
 // -- inspection ---------------------------------------------------------------
 
 template <class Inspector>
 auto inspect(Inspector& f, ending& x) {
-  return f(caf::meta::type_name("ending"), x.what, x.code, x.signal, x.text);
+  return f(caf::meta::type_name("ending"), x.what, x.code, x.signal, x.text,
+           x.rest, x.left_over);
 }
 
 }  // namespace pup
@@ -109,6 +122,7 @@ auto inspect(Inspector& f, ending& x) {
 // These never leave the process: no inspection is wanted.
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::process_launched)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::process_ready)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::process_leader_ended)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::process_ended)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::process_said)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::process_outgrew)

@@ -20,8 +20,8 @@ namespace pup {
 // -- launcher (port) ----------------------------------------------------------
 //
 // Owes each accepted launch exactly one process_ended. Monitors the owner: when
-// that ends without its process having ended, the process group is killed. A
-// launch of an id whose previous process still exists waits for its end.
+// that ends without its life having ended, all of the life is killed. A launch
+// of an id whose previous life still exists waits for its end.
 
 /// The listening socket that an instance inherits.
 struct inherited_socket {
@@ -80,11 +80,15 @@ struct settle_life {
   std::string id;
   std::uint64_t life = 0;
 };
-/// instance -> launcher: a signal to the whole process group.
+/// instance -> launcher: a signal to the whole process group; once the leader
+/// has ended, and SIGKILL always, to all that belongs to the life.
 struct send_signal {
   std::string id;
   std::uint64_t life = 0;
   std::int32_t signal = 0;
+  /// The stop signal, with SIGCONT, for a stopped process would never handle
+  /// it. Nobody gets it twice.
+  bool stop = false;
 };
 /// control -> launcher: cpu and memory of processes.
 struct sample_usage {

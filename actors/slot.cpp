@@ -170,6 +170,7 @@ run_state state_of(const slot& x) {
       return run_state::ready;
     case slot_phase::draining:
       return run_state::draining;
+    case slot_phase::expiring:
     case slot_phase::stopping:
       return run_state::stopping;
   }

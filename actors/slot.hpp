@@ -25,6 +25,7 @@ enum class slot_phase : std::uint8_t {
   waiting,  ///< for the conductor's leave
   starting,
   ready,
+  expiring,  ///< its leader has ended by itself, the rest is being stopped
   draining,
   stopping,
 };
@@ -41,7 +42,8 @@ struct slot {
   std::int32_t pid = 0;
   std::string address;  ///< where its port accepts, once ready
   time_point started{};
-  time_point ready_since{};
+  time_point ready_since{};   ///< of this life; the epoch: it never was
+  time_point leader_ended{};  ///< while expiring
   std::uint32_t restarts = 0;
   std::uint64_t cut = 0;             ///< connections that outlived the drain
   std::uint64_t announced_with = 0;  ///< snapshot that brings it clients

@@ -20,6 +20,8 @@ namespace {
 
 using self_actor = instance_actor::extend<caf::reacts_to<task_overdue>>;
 
+constexpr std::int32_t kill_signal = 9;
+
 struct task_state {
   using pointer = self_actor::stateful_pointer<task_state>;
 
@@ -60,6 +62,12 @@ self_actor::behavior_type task_behavior(task_state::pointer self,
   return {
       [](const process_launched&) {},
       [](const process_ready&) {},
+      // A task has no time of its own for what it leaves behind.
+      [self](const process_leader_ended& fact) {
+        const auto& mine = self->state.args;
+        self->send(mine.launcher,
+                   send_signal{mine.request.id, fact.life, kill_signal});
+      },
       [self](const process_ended& fact) {
         const auto good =
             fact.how.what == ending::kind::exited && fact.how.code == 0;

@@ -55,6 +55,10 @@ public:
       if (const auto p = find(number))
         failed(p, {fault.call, to_string(fault)});
     };
+    facts.leader_ended = [this](std::uint64_t number, const leader_end& end) {
+      if (const auto p = find(number))
+        leader_ended(p, end);
+    };
     facts.ended = [this](std::uint64_t number, const burial& end) {
       if (const auto p = find(number))
         ended(p, end);
@@ -69,6 +73,7 @@ public:
   void done(const std::string& key, std::uint64_t life);
   std::optional<os_fault> signal(const std::string& key, std::uint64_t life,
                                  int signo);
+  void stop(const std::string& key, std::uint64_t life, int signo);
   void show_ready(const std::string& key, std::uint64_t life);
   void kill_group(const std::string& key, std::uint64_t life);
   void abandon(const std::string& key, std::uint64_t life);
@@ -130,6 +135,7 @@ private:
 
   void started(const process_ptr& p, pid_t pid);
   void failed(const process_ptr& p, const launch_fault& fault);
+  void leader_ended(const process_ptr& p, const leader_end& end);
   void ended(const process_ptr& p, const burial& end);
   void await_ready(const process_ptr& p,
                    const std::optional<std::string>& known);
@@ -181,6 +187,12 @@ std::optional<os_fault> children::impl::signal(const std::string& key,
   if (!p || p->pid == 0)
     return std::nullopt;
   return parent_->signal(p->number, signo);
+}
+
+void children::impl::stop(const std::string& key, std::uint64_t life,
+                          int signo) {
+  if (const auto p = find(key, life); p && p->pid != 0)
+    parent_->stop(p->number, signo);
 }
 
 void children::impl::show_ready(const std::string& key, std::uint64_t life) {
@@ -463,6 +475,13 @@ void children::impl::await_ready(const process_ptr& p,
 
 // --- its end -----------------------------------------------------------------
 
+// What is left may listen still, but it will not become ready any more.
+void children::impl::leader_ended(const process_ptr& p, const leader_end& end) {
+  p->ready->stop();
+  if (!p->abandoned && events_.leader_ended)
+    events_.leader_ended(p->key, p->life, end);
+}
+
 void children::impl::ended(const process_ptr& p, const burial& end) {
   p->ready->stop();
   leave(p);
@@ -475,17 +494,15 @@ void children::impl::ended(const process_ptr& p, const burial& end) {
     parent_->forget(p->number);
   } else {
     told_[p->key] = {p->life, p->number};
-    if (end.left_behind > 0 && events_.left_behind)
-      events_.left_behind(p->key, p->life, end);
-    events_.exited(p->key, p->life, end.status);
+    events_.exited(p->key, p->life, end);
   }
   if (next_life && end.gone)
     begin_next(p->key);
   else if (next_life)
     events_.failed(
         p->key, *next_life,
-        {"predecessor", "processes of group " + std::to_string(end.status.pid)
-                            + " of its previous life do not end"});
+        {"predecessor", "processes of its previous life, pid "
+                            + std::to_string(end.status.pid) + ", do not end"});
 }
 
 void children::impl::end_all() {
@@ -531,6 +548,10 @@ void children::done(const std::string& key, std::uint64_t life) {
 std::optional<os_fault> children::signal(const std::string& key,
                                          std::uint64_t life, int signo) {
   return impl_->signal(key, life, signo);
+}
+
+void children::stop(const std::string& key, std::uint64_t life, int signo) {
+  impl_->stop(key, life, signo);
 }
 
 void children::show_ready(const std::string& key, std::uint64_t life) {

@@ -7,12 +7,14 @@
 //   launch ──> [waits for its predecessor] ──> failed
 //                       │
 //                       ▼
-//                   launched ──> ready ──> exited
-//                       └────────────────────┘
+//                   launched ──> ready ──> [leader_ended] ──> exited
+//                       └──────────────────────┘
 //
 // After launch() comes exactly one of `failed` and `launched`; after
-// `launched` at most one `ready`, then exactly one `exited`. Nothing comes for
-// a life once it is abandoned or replaced by a later life of its key.
+// `launched` at most one `ready`, then at most one `leader_ended`, when the
+// process has ended and some of what it has started has not; then exactly one
+// `exited`. Nothing comes for a life once it is abandoned or replaced by a
+// later life of its key.
 //
 // Whose children they are is the spawner's secret; by `exited` nothing of a
 // life is left: not the grandchild that still holds the port. What a spawner
@@ -139,13 +141,12 @@ struct child_events {
                      const std::string& address)>
       ready;
   std::function<void(const std::string& key, std::uint64_t life,
-                     const exit_status& status)>
-      exited;
-  /// Before `exited`, when processes had left the group of the life. May be
-  /// unset.
-  std::function<void(const std::string& key, std::uint64_t life,
                      const burial& end)>
-      left_behind{};
+      exited;
+  /// What is left goes on until it is told to end. May be unset.
+  std::function<void(const std::string& key, std::uint64_t life,
+                     const leader_end& end)>
+      leader_ended{};
   /// What the process says of itself, once launched. May be unset.
   std::function<void(const std::string& key, std::uint64_t life,
                      const self_report& report)>
@@ -183,21 +184,24 @@ public:
   /// Its `exited` has been acted upon.
   void done(const std::string& key, std::uint64_t life);
 
-  /// `signo` to the process group of a launched life. Ignored for any other. A
-  /// fault: EINVAL for no signal's number, EPERM when the processes belong to
-  /// another user.
+  /// `signo` to a launched life, as spawner::signal() says. Ignored for any
+  /// other.
   std::optional<os_fault> signal(const std::string& key, std::uint64_t life,
                                  int signo);
+
+  /// The stop signal, as spawner::stop() says. Ignored for a life that is not
+  /// launched.
+  void stop(const std::string& key, std::uint64_t life, int signo);
 
   /// Somebody else has seen that a life with ready `log` is ready: `ready`
   /// follows. Ignored for any other.
   void show_ready(const std::string& key, std::uint64_t life);
 
-  /// SIGKILL to the group; a life that still waits for its predecessor fails,
+  /// SIGKILL to all of it; a life that still waits for its predecessor fails,
   /// one that is about to be started is killed at once.
   void kill_group(const std::string& key, std::uint64_t life);
 
-  /// The owner has vanished: SIGKILL to the group, no further event.
+  /// The owner has vanished: SIGKILL to all of it, no further event.
   void abandon(const std::string& key, std::uint64_t life);
 
   /// Keys with a process, or one that waits to be launched.

@@ -39,6 +39,36 @@ ending ending_from(const exit_status& status) {
   return result;
 }
 
+std::string and_more(const std::string& example, std::uint32_t count) {
+  return count < 2 ? example
+                   : example + " and " + std::to_string(count - 1) + " more";
+}
+
+// A program that leaves its work to a child and ends with success is a daemon,
+// which has to be told not to be one.
+std::string words_of_left(const leader_end& x) {
+  const auto all = and_more(x.left_example, x.left);
+  if (x.status.code != 0)
+    return "left " + all + " running";
+  return "went into the background and left " + all
+         + " running; keep it in the foreground (nginx: daemon off;)";
+}
+
+std::string words_of_rest(const std::string& left, const burial& x) {
+  std::string result = left;
+  const auto add = [&](const std::string& text) {
+    result += (result.empty() ? "" : "; ") + text;
+  };
+  if (x.killed > 0)
+    add("got SIGKILL: " + and_more(x.killed_example, x.killed));
+  if (!x.strays.empty())
+    add("may have been left by it or by others, and is not touched: "
+        + x.strays);
+  if (!x.gone)
+    add("some of it does not die of SIGKILL");
+  return result;
+}
+
 }  // namespace
 
 process_table::process_table(boost::asio::io_context& loop,
@@ -128,10 +158,12 @@ void process_table::settle(const settle_life& x) {
 
 void process_table::signal(const send_signal& x) {
   if (auto* to = find(x.id, x.life))
-    to->told_to_stop = true;
+    to->told_to_stop = to->told_to_stop || x.stop || x.signal == SIGKILL;
   // SIGKILL also ends a launch that still waits for its predecessor.
   if (x.signal == SIGKILL)
     children_.kill_group(x.id, x.life);
+  else if (x.stop)
+    children_.stop(x.id, x.life, x.signal);
   else
     children_.signal(x.id, x.life, x.signal);
 }
@@ -327,6 +359,21 @@ void process_table::note(const std::string& id, log_stream severity,
     log_->event(id, severity, std::move(text));
 }
 
+void process_table::leader_ended(const std::string& id, std::uint64_t life,
+                                 const leader_end& fact) {
+  auto* x = find(id, life);
+  if (x == nullptr)
+    return;
+  memory_.remove(x->pid);
+  driver_.send(process_gone{x->pid});
+  auto how = ending_from(fact.status);
+  if (!x->told_to_stop) {
+    how.rest = x->left = words_of_left(fact);
+    note(id, log_stream::warn, to_string(how) + "; which is to end, too");
+  }
+  x->handle.send(process_leader_ended{life, std::move(how)});
+}
+
 void process_table::end(const std::string& id, std::uint64_t life, ending how) {
   auto* x = find(id, life);
   const bool well = (how.what == ending::kind::exited && how.code == 0)
@@ -418,19 +465,17 @@ child_events process_table::events() {
       x->handle.send(process_said{life, report.stopping, report.alive,
                                   report.trouble, report.status});
   };
-  result.left_behind = [this](const std::string& id, std::uint64_t life,
-                              const burial& end) {
-    const auto* x = find(id, life);
-    if (x != nullptr && x->told_to_stop)
-      return;
-    note(id, log_stream::warn,
-         "left " + std::to_string(end.left_behind)
-             + " running in sessions of their own, " + end.left_example
-             + ": killed; it should stay in the foreground");
+  result.leader_ended = [this](const std::string& id, std::uint64_t life,
+                               const leader_end& x) {
+    leader_ended(id, life, x);
   };
   result.exited = [this](const std::string& id, std::uint64_t life,
-                         const exit_status& status) {
-    end(id, life, ending_from(status));
+                         const burial& x) {
+    auto how = ending_from(x.status);
+    const auto* mine = find(id, life);
+    how.rest = words_of_rest(mine == nullptr ? "" : mine->left, x);
+    how.left_over = !x.gone || !x.strays.empty();
+    end(id, life, std::move(how));
   };
   return result;
 }

@@ -86,6 +86,7 @@ private:
     // Adopted: the log has it already.
     bool began_before = false;
     bool ready_before = false;
+    std::string left{};  // by a leader that has ended, in words
   };
 
   static void describe(launch_request& wanted, pup::launch& request);
@@ -124,6 +125,9 @@ private:
                           const log_attachment& plan);
 
   void note(const std::string& id, log_stream severity, std::string text);
+
+  void leader_ended(const std::string& id, std::uint64_t life,
+                    const leader_end& fact);
 
   void end(const std::string& id, std::uint64_t life, ending how);
 

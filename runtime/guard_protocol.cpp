@@ -36,14 +36,21 @@ auto fields(auto&& f, auto& x, const started*) {
 auto fields(auto&& f, auto& x, const start_failed*) {
   return f(x.number, x.call, x.object, x.code);
 }
-auto fields(auto&& f, auto& x, const ended*) {
-  return f(x.number, x.pid, x.code, x.signal, x.core, x.memory, x.cpu_us, x.max_rss_kb,
-           x.left_behind, x.left_example, x.gone);
+auto fields(auto&& f, auto& x, const leader_end*) {
+  return f(x.pid, x.code, x.signal, x.core, x.memory, x.cpu_us, x.max_rss_kb);
 }
+auto fields(auto&& f, auto& x, const leader_ended*) {
+  return f(x.number, x.how, x.left, x.left_example);
+}
+auto fields(auto&& f, auto& x, const ended*) {
+  return f(x.number, x.how, x.killed, x.killed_example, x.strays, x.gone);
+}
+auto fields(auto&& f, auto& x, const strays*) { return f(x.all); }
 auto fields(auto&& f, auto& x, const start*) {
   return f(x.number, x.key, x.life, x.request, x.hold);
 }
 auto fields(auto&& f, auto& x, const signal*) { return f(x.number, x.signo); }
+auto fields(auto&& f, auto& x, const stop*) { return f(x.number, x.signo); }
 auto fields(auto&& f, auto& x, const mark*) { return f(x.number, x.bytes); }
 auto fields(auto&& f, auto& x, const forget*) { return f(x.number); }
 auto fields(auto&& f, auto& x, const hold*) { return f(x.what); }

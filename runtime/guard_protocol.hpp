@@ -18,9 +18,11 @@
 //   supervisor                         guardian
 //   ----------                         --------
 //   start ───────────────────────────> started | start_failed
+//                                      leader_ended  (unless nothing is left)
 //                                      ended                (once it has begun)
 //   forget: its end has been acted on
-//   signal, mark                       about one process
+//   signal, stop, mark                 about one life
+//                                      strays: nobody's processes, by name
 //   hold, drop                         a descriptor under a name
 //   note                               bytes under a name
 //   ready: took over, or has come up
@@ -29,12 +31,18 @@
 //   aside: a successor takes over, at once; ends later by itself
 //   farewell: ends on purpose; then so does the guardian
 //
+// The process that was started is the *leader* of its life. Its end and that of
+// the life are two facts: `leader_ended` while some of the life is left,
+// `ended` when nothing is. What comes between is the supervisor's to decide:
+// `stop`, `signal`.
+//
 // Everything the guardian keeps comes back to the next supervisor as it was
 // given: `inherited` for each process it has not been told to forget (followed
-// by `ended` when it has ended), `held`, `noted`. What a killed supervisor has
-// sent is read before its successor is started. Until it is `ready`, its `note`
-// and `forget` are drafts, beside what its predecessor has said: they count from
-// then on, and are dropped when it ends before.
+// by `leader_ended` or `ended` where that has happened), `held`, `noted`. What
+// a killed supervisor has sent is read before its successor is started. Until
+// it is `ready`, its `note` and `forget` are drafts, beside what its
+// predecessor has said: they count from then on, and are dropped when it ends
+// before.
 //
 // A message of an unknown kind or shape breaks the connection off: both sides
 // are of one build, except in an upgrade, which compares versions first.
@@ -56,7 +64,7 @@
 namespace pup::guard {
 
 /// Grows with each change of what stands here.
-inline constexpr std::uint32_t version = 3;
+inline constexpr std::uint32_t version = 4;
 
 /// Asks a supervisor, or its guardian, which passes it on, for an upgrade. The
 /// one nginx has for it, too.
@@ -137,9 +145,8 @@ struct start_failed {
   std::int32_t code = 0;
 };
 
-/// A process has ended, and all that it had started.
-struct ended {
-  std::uint64_t number = 0;
+/// How the leader of a life ended.
+struct leader_end {
   std::int32_t pid = 0;
   std::int32_t code = -1;   ///< 0 to 255; -1: ended by a signal
   std::int32_t signal = 0;  ///< 0: ended by itself
@@ -147,10 +154,32 @@ struct ended {
   std::string memory;  ///< as in exit_status
   std::int64_t cpu_us = 0;
   std::int64_t max_rss_kb = 0;
-  /// Processes that had left its group and were killed.
-  std::uint32_t left_behind = 0;
+};
+
+/// The leader has ended; of what belongs to its life some is left.
+struct leader_ended {
+  std::uint64_t number = 0;
+  leader_end how;
+  std::uint32_t left = 0;    ///< processes
   std::string left_example;  ///< one of them: "pid 4711 (sleep)"
-  bool gone = true;          ///< false: some of it does not die of SIGKILL
+};
+
+/// A process has ended, and all that belonged to its life.
+struct ended {
+  std::uint64_t number = 0;
+  leader_end how;
+  /// Besides the leader: got SIGKILL.
+  std::uint32_t killed = 0;
+  std::string killed_example;
+  /// May have been started by it or by another life: not touched.
+  std::string strays;
+  bool gone = true;  ///< false: some of it does not die of SIGKILL
+};
+
+/// All processes below the guardian that belong to no life for certain, in
+/// words. Sent when they change, and to each new supervisor if there are some.
+struct strays {
+  std::vector<std::string> all;
 };
 
 // -- supervisor -> guardian ---------------------------------------------------
@@ -163,8 +192,16 @@ struct start {
   std::vector<named_descriptor> hold;  ///< as `hold`, unless the start fails
 };
 
-/// To the process group. Nothing happens when it has ended.
+/// To the process group; once the leader has ended, and SIGKILL always, to each
+/// process of the life. Nothing happens when it has ended.
 struct signal {
+  std::uint64_t number = 0;
+  std::int32_t signo = 0;
+};
+
+/// The stop signal, followed by SIGCONT: to the process group; once the leader
+/// has ended to each process of the life that has not had it.
+struct stop {
   std::uint64_t number = 0;
   std::int32_t signo = 0;
 };
@@ -219,8 +256,9 @@ struct farewell {
 
 using message =
     std::variant<std::monostate, welcome, inherited, held, noted, complete,
-                 started, start_failed, ended, start, signal, mark, forget,
-                 hold, drop, note, ready, away, tell, aside, farewell>;
+                 started, start_failed, leader_ended, ended, strays, start,
+                 signal, stop, mark, forget, hold, drop, note, ready, away,
+                 tell, aside, farewell>;
 
 // -- packets ------------------------------------------------------------------
 

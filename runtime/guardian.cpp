@@ -12,14 +12,20 @@
 // code is passed on. What one notes counts once it is ready: it may write what
 // the former binary cannot read.
 //
+// A supervisor that is stopped (SIGSTOP) for PUP_HANG_TIMEOUT seconds, 30
+// unless said, is killed and replaced, unless a debugger holds it.
+//
 // A supervisor that steps aside (an upgrade) has its successor at once, and is
 // left alone until it has carried its last connection.
 //
 // SIGTERM, SIGINT, SIGHUP and SIGUSR2 are passed on to the supervisor, so that
 // this process is what a terminal, a service manager or a container's runtime
-// deals with. One thread, no timer when idle, no CAF, no stream of the standard
-// library: small, and without much that can go wrong.
+// deals with. SIGQUIT, which several images have as their stop signal, is
+// passed on as SIGTERM. One thread, no timer when idle, no CAF, no stream of
+// the standard library: small, and without much that can go wrong.
+#include "pup/runtime/descendants.hpp"
 #include "pup/runtime/guard_protocol.hpp"
+#include "pup/runtime/proc_file.hpp"
 #include "pup/runtime/service_manager.hpp"
 #include "pup/runtime/wards.hpp"
 
@@ -41,6 +47,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 namespace pup {
@@ -55,6 +62,10 @@ constexpr milliseconds longest_delay{10'000};
 constexpr int restarts_at_once = 3;
 // A supervisor that has been ready for so long begins a new series of failures.
 constexpr std::chrono::seconds stable_after{1};
+// A supervisor that is stopped for so long is replaced.
+constexpr std::chrono::seconds default_hang_timeout{30};
+// A timer that comes later than this has not been running all the time.
+constexpr std::chrono::seconds noticed_late{5};
 // For what is left at the very end.
 constexpr std::chrono::seconds end_timeout{5};
 
@@ -100,7 +111,7 @@ private:
     sigset_t set;
     sigemptyset(&set);
     for (const int x :
-         {SIGCHLD, SIGTERM, SIGINT, SIGHUP, guard::upgrade_signal})
+         {SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGQUIT, guard::upgrade_signal})
       sigaddset(&set, x);
     ::sigprocmask(SIG_BLOCK, &set, nullptr);
     signals_.reset(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
@@ -121,7 +132,7 @@ private:
 
   int timeout_ms() const {
     auto next = wards_.deadline();
-    for (const auto& x : {start_at_, come_up_by_})
+    for (const auto& x : {start_at_, come_up_by_, replace_at_})
       if (x && (!next || *x < *next))
         next = x;
     if (!next)
@@ -133,10 +144,12 @@ private:
   void on_time() {
     if (const auto due = wards_.deadline(); due && *due <= clock::now()) {
       wards_.on_time();
-      tell_ends();
+      tell_news();
     }
     if (start_at_ && *start_at_ <= clock::now())
       start_supervisor();
+    if (replace_at_ && *replace_at_ <= clock::now())
+      replace_stopped();
     if (come_up_by_ && *come_up_by_ <= clock::now()) {
       come_up_by_.reset();
       ::kill(supervisor_, SIGKILL);
@@ -151,14 +164,16 @@ private:
       if (signo == SIGCHLD)
         child = true;
       else
-        pass_on(signo);
+        pass_on(signo == SIGQUIT ? SIGTERM : signo);
     }
     if (!child)
       return;
     const auto end = wards_.reap(supervisor_);
     if (end)
       supervisor_ended(*end);
-    tell_ends();
+    else
+      look_whether_stopped();
+    tell_news();
   }
 
   // One that cannot hear it yet gets it as soon as it is ready.
@@ -176,6 +191,59 @@ private:
     pending_signal_ = signo;
     if (start_at_)
       start_at_ = clock::now();
+  }
+
+  // -- a supervisor that is stopped (SIGSTOP) ---------------------------------
+
+  // Both changes raise SIGCHLD; an end is told elsewhere.
+  void look_whether_stopped() {
+    siginfo_t info{};
+    if (supervisor_ == 0
+        || ::waitid(P_PID, static_cast<id_t>(supervisor_), &info,
+                    WSTOPPED | WCONTINUED | WNOHANG)
+               != 0
+        || info.si_pid == 0)
+      return;
+    if (info.si_code == CLD_CONTINUED)
+      replace_at_.reset();
+    else if (!replace_at_)
+      replace_at_ = clock::now() + hang_timeout();
+  }
+
+  /// A person with a debugger knows what they do.
+  static bool is_traced(pid_t pid) {
+    const auto status =
+        read_proc_file("/proc/" + std::to_string(pid) + "/status");
+    const auto at = status.find("\nTracerPid:\t");
+    return at != std::string::npos && status[at + 12] != '0';
+  }
+
+  void replace_stopped() {
+    const auto late = clock::now() - *replace_at_;
+    replace_at_.reset();
+    // This process was stopped as well, or the machine: nobody had the time.
+    if (late > noticed_late || is_traced(supervisor_)) {
+      replace_at_ = clock::now() + hang_timeout();
+      return;
+    }
+    std::fprintf(stderr,
+                 "pup: the supervisor, pid %d, has been stopped (SIGSTOP) for "
+                 "%lld s; another one takes its place\n",
+                 supervisor_, static_cast<long long>(hang_timeout().count()));
+    ::kill(supervisor_, SIGKILL);
+  }
+
+  /// PUP_HANG_TIMEOUT of the environment, in seconds.
+  static std::chrono::seconds hang_timeout() {
+    static const auto result = [] {
+      const auto* text = std::getenv("PUP_HANG_TIMEOUT");
+      char* end = nullptr;
+      const auto value = text == nullptr ? 0L : std::strtol(text, &end, 10);
+      const auto good = text != nullptr && *text != '\0' && *end == '\0'
+                        && value > 0 && value <= 86'400;
+      return good ? std::chrono::seconds{value} : default_hang_timeout;
+    }();
+    return result;
   }
 
   // -- the supervisor ---------------------------------------------------------
@@ -206,6 +274,7 @@ private:
     if (const auto* fault = std::get_if<os_fault>(&spawned))
       return cannot_start(*fault);
     supervisor_ = std::get<child>(spawned).pid;
+    wards_.set_apart(supervisor_);
     heeds_signals_ = false;
     farewell_.reset();
     if (was_ready_)
@@ -240,7 +309,11 @@ private:
           x.mark});
       if (x.now == ward::phase::ended)
         say(x.end);
+      else if (x.rest.left != 0)
+        say(x.rest);
     }
+    if (!wards_.strays().empty())
+      say(guard::strays{wards_.strays()});
     for (const auto& [name, fd] : held_)
       say(guard::held{{name, {fd.get()}}});
     for (const auto& [name, bytes] : notes_)
@@ -250,6 +323,7 @@ private:
 
   void supervisor_ended(const exit_of& end) {
     come_up_by_.reset();
+    replace_at_.reset();
     // What it has said before its end counts.
     while (socket_ && supervisor_ == end.pid && take_message()) {}
     if (supervisor_ != end.pid)
@@ -339,10 +413,9 @@ private:
     }
   }
 
-  void tell_ends() {
-    for (const auto number : wards_.newly_ended())
-      if (const auto* x = wards_.find(number))
-        say(x->end);
+  void tell_news() {
+    for (const auto& x : wards_.news())
+      say(x);
   }
 
   /// False: there is none, or nobody to expect one from.
@@ -404,9 +477,16 @@ private:
     return true;
   }
 
+  bool take(const guard::stop& x, const guard::packet&) {
+    wards_.stop(x.number, x.signo);
+    return true;
+  }
+
   bool take(guard::mark& x, const guard::packet&) {
     if (auto* y = wards_.find(x.number))
       y->mark = std::move(x.bytes);
+    // It has come to something, and what it has started is below it still.
+    wards_.look_at(x.number);
     return true;
   }
 
@@ -507,6 +587,7 @@ private:
   bool take(const guard::aside&, const guard::packet&) {
     if (!heeds_signals_)
       return break_off();
+    replace_at_.reset();
     std::fprintf(stderr, "pup: the supervisor, pid %d, makes room for %s\n",
                  supervisor_, command_.front().c_str());
     supervisor_ = 0;
@@ -540,9 +621,18 @@ private:
           std::chrono::ceil<milliseconds>(deadline - clock::now()).count();
       pollfd one{signals_.get(), POLLIN, 0};
       if (left <= 0 || ::poll(&one, 1, static_cast<int>(left)) == 0)
-        return;
+        return complain_of_what_is_left();
       signalfd_siginfo info{};
       while (::read(signals_.get(), &info, sizeof(info)) == sizeof(info)) {}
+    }
+  }
+
+  // Not even SIGKILL has ended it: it waits in the kernel.
+  void complain_of_what_is_left() {
+    for (const auto pid : children_of(::getpid())) {
+      std::fprintf(stderr, "pup: %s does not end, not even by SIGKILL\n",
+                   describe_process(pid).c_str());
+      exit_code_ = std::max(*exit_code_, 1);
     }
   }
 
@@ -564,6 +654,7 @@ private:
   bool from_image_ = false;  // the current or next supervisor
   std::string refusal_;
   std::optional<clock::time_point> come_up_by_;
+  std::optional<clock::time_point> replace_at_;  // one that is stopped
   unique_fd socket_;
   std::deque<waiting_message> waiting_;
   clock::time_point ready_since_;

@@ -41,23 +41,16 @@ struct waiting_message {
   std::vector<unique_fd> owned;
 };
 
-burial burial_of(const guard::ended& x) {
-  burial result;
-  result.status = {x.pid,    x.code,   x.signal,    x.core,
-                   x.memory, x.cpu_us, x.max_rss_kb};
-  result.gone = x.gone;
-  result.left_behind = x.left_behind;
-  result.left_example = x.left_example;
-  return result;
+exit_status status_of(const guard::leader_end& x) {
+  return {x.pid, x.code, x.signal, x.core, x.memory, x.cpu_us, x.max_rss_kb};
 }
 
-bool becomes_readable(int fd, milliseconds wait) {
-  pollfd event{fd, POLLIN, 0};
-  int count = 0;
-  do {
-    count = ::poll(&event, 1, static_cast<int>(wait.count()));
-  } while (count < 0 && errno == EINTR);
-  return count > 0;
+leader_end end_of(const guard::leader_ended& x) {
+  return {status_of(x.how), x.left, x.left_example};
+}
+
+burial burial_of(const guard::ended& x) {
+  return {status_of(x.how), x.gone, x.killed, x.killed_example, x.strays};
 }
 
 class link : public guardian_link, public std::enable_shared_from_this<link> {
@@ -89,6 +82,10 @@ public:
   void drop(const std::string& name) override {
     say(guard::drop{name});
   }
+  [[nodiscard]] std::vector<std::string> strays() const override {
+    const std::lock_guard guard{mutex_};
+    return strays_;
+  }
   void ready() override {
     say(guard::ready{});
   }
@@ -112,6 +109,7 @@ public:
   void connect(spawner_events events) override;
   std::uint64_t start(const start_order& order) override;
   std::optional<os_fault> signal(std::uint64_t number, int signo) override;
+  void stop(std::uint64_t number, int signo) override;
   [[nodiscard]] bool runs(std::uint64_t number) const override;
   void mark(std::uint64_t number, const std::string& bytes) override {
     say(guard::mark{number, bytes});
@@ -132,6 +130,8 @@ private:
   bool say_last(const guard::message& x);
   void await_room();
   void flush();
+  bool send_waiting();
+  bool is_silent();
   void listen();
   void hear();
   bool take_message();
@@ -141,7 +141,9 @@ private:
 
   void take(const guard::started& x, guard::packet& from);
   void take(const guard::start_failed& x, guard::packet& from);
+  void take(const guard::leader_ended& x, guard::packet& from);
   void take(const guard::ended& x, guard::packet& from);
+  void take(guard::strays& x, guard::packet& from);
   template <class T>
   void take(const T&, const guard::packet&) {
     lose();
@@ -154,18 +156,25 @@ private:
   std::function<void()> lost_;
 
   // Of what follows, for the length of a system call.
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::deque<waiting_message> waiting_;
   bool broken_ = false;
   bool silent_ = false;  // what is said is dropped
+  std::vector<std::string> strays_;
 
   // The loop's own.
   asio::io_context* loop_ = nullptr;
   std::optional<asio::posix::stream_descriptor> events_of_socket_;
   spawner_events events_;
   std::uint64_t last_number_ = 0;
-  std::unordered_map<std::uint64_t, pid_t> processes_;  // 0: to be started
+  struct life {
+    pid_t leader = 0;  // 0: it is to be started
+    std::uint64_t leader_started = 0;
+    bool leader_ended = false;
+  };
+  std::unordered_map<std::uint64_t, life> lives_;
   // Of inherited processes that nobody has adopted yet.
+  std::unordered_map<std::uint64_t, leader_end> early_leader_ends_;
   std::unordered_map<std::uint64_t, burial> early_ends_;
   std::shared_ptr<spawner> orphans_;  // once the guardian is lost
 };
@@ -207,11 +216,17 @@ bool link::keep(guard::message&& x, guard::packet& from) {
   } else if (auto* y = std::get_if<guard::inherited>(&x)) {
     inherited_.processes.push_back(
         {y->number, std::move(y->key), y->life, y->pid, milliseconds{y->age_ms},
-         std::move(y->mark), unique_fd{}, std::nullopt});
+         std::move(y->mark), unique_fd{}, std::nullopt, std::nullopt});
+  } else if (const auto* first = std::get_if<guard::leader_ended>(&x)) {
+    for (auto& z : inherited_.processes)
+      if (z.number == first->number)
+        z.leader_ended = end_of(*first);
   } else if (const auto* end = std::get_if<guard::ended>(&x)) {
     for (auto& z : inherited_.processes)
       if (z.number == end->number)
         z.end = burial_of(*end);
+  } else if (auto* loose = std::get_if<guard::strays>(&x)) {
+    take(*loose, from);
   } else {
     return false;
   }
@@ -318,14 +333,23 @@ void link::await_room() {
 }
 
 void link::flush() {
-  {
-    const std::lock_guard guard{mutex_};
-    while (!waiting_.empty()
-           && guard::send(socket_.get(), waiting_.front().what)
-                  != guard::send_result::would_block)
-      waiting_.pop_front();
-  }
+  static_cast<void>(send_waiting());
   await_room();
+}
+
+// False: there is no room for all of it.
+bool link::send_waiting() {
+  const std::lock_guard guard{mutex_};
+  while (!waiting_.empty()
+         && guard::send(socket_.get(), waiting_.front().what)
+                != guard::send_result::would_block)
+    waiting_.pop_front();
+  return waiting_.empty();
+}
+
+bool link::is_silent() {
+  const std::lock_guard guard{mutex_};
+  return silent_;
 }
 
 // -- hearing ------------------------------------------------------------------
@@ -363,24 +387,41 @@ bool link::take_message() {
 }
 
 void link::take(const guard::started& x, guard::packet&) {
-  const auto i = processes_.find(x.number);
-  if (i == processes_.end())
+  const auto i = lives_.find(x.number);
+  if (i == lives_.end())
     return;
-  i->second = x.pid;
+  i->second.leader = x.pid;
+  i->second.leader_started = start_ticks(x.pid);
   if (events_.started)
     events_.started(x.number, x.pid);
 }
 
 void link::take(const guard::start_failed& x, guard::packet&) {
-  if (processes_.erase(x.number) > 0 && events_.failed)
+  if (lives_.erase(x.number) > 0 && events_.failed)
     events_.failed(x.number, {x.call, x.object, x.code});
 }
 
+void link::take(const guard::leader_ended& x, guard::packet&) {
+  const auto i = lives_.find(x.number);
+  if (i == lives_.end()) {
+    early_leader_ends_.emplace(x.number, end_of(x));
+    return;
+  }
+  i->second.leader_ended = true;
+  if (events_.leader_ended)
+    events_.leader_ended(x.number, end_of(x));
+}
+
 void link::take(const guard::ended& x, guard::packet&) {
-  if (processes_.erase(x.number) == 0)
+  if (lives_.erase(x.number) == 0)
     early_ends_.emplace(x.number, burial_of(x));
   else if (events_.ended)
     events_.ended(x.number, burial_of(x));
+}
+
+void link::take(guard::strays& x, guard::packet&) {
+  const std::lock_guard guard{mutex_};
+  strays_ = std::move(x.all);
 }
 
 // -- the spawner --------------------------------------------------------------
@@ -407,11 +448,11 @@ std::uint64_t link::start(const start_order& order) {
   wanted.request.environment.push_back(life_entry(scope_, number));
   for (const auto& x : order.keep)
     wanted.hold.push_back({x.name, {x.fd}});
-  processes_.emplace(number, 0);
+  lives_.emplace(number, life{});
   if (try_to_say(wanted))
     return number;
   later([number, code = errno](link& self) {
-    if (self.processes_.erase(number) > 0 && self.events_.failed)
+    if (self.lives_.erase(number) > 0 && self.events_.failed)
       self.events_.failed(number, {"guardian", "asked to start it", code});
   });
   return number;
@@ -420,57 +461,82 @@ std::uint64_t link::start(const start_order& order) {
 std::optional<os_fault> link::signal(std::uint64_t number, int signo) {
   if (orphans_)
     return orphans_->signal(number, signo);
-  const auto i = processes_.find(number);
-  if (i == processes_.end() || i->second == 0)
+  const auto i = lives_.find(number);
+  if (i == lives_.end() || i->second.leader == 0)
     return std::nullopt;
   // What the guardian would find is asked here, where somebody waits for it.
+  const auto group = i->second.leader;
   const auto refuse = [&](int code) {
-    return os_fault{"kill", "group " + std::to_string(i->second), code};
+    return os_fault{"kill", "group " + std::to_string(group), code};
   };
   if (signo < 1 || signo >= _NSIG)
     return refuse(EINVAL);
-  if (runs(number) && ::kill(-i->second, 0) != 0 && errno == EPERM)
+  if (runs(number) && ::kill(-group, 0) != 0 && errno == EPERM)
     return refuse(EPERM);
   say(guard::signal{number, signo});
   return std::nullopt;
 }
 
+void link::stop(std::uint64_t number, int signo) {
+  if (orphans_)
+    return orphans_->stop(number, signo);
+  say(guard::stop{number, signo});
+}
+
 bool link::runs(std::uint64_t number) const {
   if (orphans_)
     return orphans_->runs(number);
-  const auto i = processes_.find(number);
-  if (i == processes_.end() || i->second == 0)
+  const auto i = lives_.find(number);
+  if (i == lives_.end() || i->second.leader == 0 || i->second.leader_ended)
     return false;
-  return ::kill(i->second, 0) == 0 || errno == EPERM;
+  return ::kill(i->second.leader, 0) == 0 || errno == EPERM;
 }
 
 void link::adopt(inherited_process x) {
-  processes_[x.number] = x.pid;
+  auto& mine = lives_[x.number];
+  mine.leader = x.pid;
+  mine.leader_started = start_ticks(x.pid);
+  if (auto early = early_leader_ends_.extract(x.number); !early.empty())
+    x.leader_ended = std::move(early.mapped());
   if (auto early = early_ends_.extract(x.number); !early.empty())
     x.end = std::move(early.mapped());
+  if (x.leader_ended && !x.end) {
+    mine.leader_ended = true;
+    later([number = x.number, end = *x.leader_ended](link& self) {
+      if (self.lives_.count(number) > 0 && self.events_.leader_ended)
+        self.events_.leader_ended(number, end);
+    });
+  }
   if (!x.end)
     return;
   later([number = x.number, end = *x.end](link& self) {
-    if (self.processes_.erase(number) > 0 && self.events_.ended)
+    if (self.lives_.erase(number) > 0 && self.events_.ended)
       self.events_.ended(number, end);
   });
 }
 
+// The guardian tells when nothing is left; the loop does not listen meanwhile.
 void link::end_all() {
   if (orphans_)
     return orphans_->end_all();
-  for (const auto& [number, pid] : processes_)
+  events_ = {};
+  lost_ = nullptr;
+  for (const auto& [number, x] : lives_)
     say(guard::signal{number, SIGKILL});
   const auto deadline = clock::now() + end_timeout;
-  for (const auto& [number, pid] : processes_) {
-    const auto pidfd = open_pidfd(pid);
-    if (pidfd)
-      becomes_readable(
-          pidfd.get(),
-          std::max(std::chrono::ceil<milliseconds>(deadline - clock::now()),
-                   milliseconds{0}));
+  while (!lives_.empty() && !orphans_ && !is_silent()) {
+    while (take_message()) {}
+    const auto left = std::chrono::ceil<milliseconds>(deadline - clock::now());
+    if (lives_.empty() || orphans_ || left.count() <= 0)
+      break;
+    pollfd event{socket_.get(), POLLIN, 0};
+    if (!send_waiting())
+      event.events |= POLLOUT;
+    ::poll(&event, 1, static_cast<int>(left.count()));
   }
-  processes_.clear();
+  if (orphans_)
+    orphans_->end_all();
+  lives_.clear();
 }
 
 // -- without a guardian -------------------------------------------------------
@@ -484,29 +550,32 @@ void link::lose() {
   }
   events_of_socket_.reset();
   orphans_ = own_processes(*loop_);
-  orphans_->connect(
-      {nullptr, nullptr, [this](std::uint64_t number, const burial& end) {
-         if (events_.ended)
-           events_.ended(number, end);
-       }});
+  spawner_events facts;
+  facts.leader_ended = [this](std::uint64_t number, const leader_end& end) {
+    if (events_.leader_ended)
+      events_.leader_ended(number, end);
+  };
+  facts.ended = [this](std::uint64_t number, const burial& end) {
+    if (events_.ended)
+      events_.ended(number, end);
+  };
+  orphans_->connect(std::move(facts));
   std::vector<std::uint64_t> unborn;
-  for (const auto& [number, pid] : processes_) {
-    if (pid == 0) {
+  for (const auto& [number, x] : lives_) {
+    if (x.leader == 0) {
       unborn.push_back(number);
       continue;
     }
     inherited_process left;
     left.number = number;
-    left.pid = pid;
-    left.pidfd = open_pidfd(pid);
+    left.pid = x.leader;
+    left.pidfd = open_pidfd(x.leader);
     // Init reaps what has ended meanwhile, and somebody else may have its pid.
-    const auto life = life_of(pid);
-    if (::getsid(pid) != pid
-        || (!life.empty() && number_in(life, scope_) != number))
-      left.end.emplace().status.pid = pid;
+    if (x.leader_ended || start_ticks(x.leader) != x.leader_started)
+      left.leader_ended.emplace().status.pid = x.leader;
     orphans_->adopt(std::move(left));
   }
-  processes_.clear();
+  lives_.clear();
   if (lost_)
     lost_();
   for (const auto number : unborn)

@@ -63,6 +63,9 @@ public:
   virtual void note(const std::string& name, const std::string& bytes) = 0;
   virtual void hold(const std::string& name, int fd) = 0;
   virtual void drop(const std::string& name) = 0;
+  /// Processes that belong to no life for certain, by name. Any thread.
+  [[nodiscard]] virtual std::vector<std::string> strays() const = 0;
+
   virtual void ready() = 0;
   virtual void away(int output) = 0;
   virtual void tell(const std::string& text) = 0;

@@ -334,6 +334,11 @@ private:
     if (const auto fault = journal_ ? journal_->trouble() : std::string{};
         !fault.empty())
       result.push_back(state_trouble(fault));
+    if (guardian_)
+      for (const auto& x : guardian_->strays())
+        result.push_back(x
+                         + " runs, and no process here is known to have started"
+                           " it; it ends when pup does");
     if (auto shortage = descriptor_shortage(); !shortage.empty())
       result.push_back(std::move(shortage));
     return result;

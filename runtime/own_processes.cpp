@@ -1,4 +1,6 @@
+#include "pup/runtime/descendants.hpp"
 #include "pup/runtime/out_of_memory.hpp"
+#include "pup/runtime/pidfd.hpp"
 #include "pup/runtime/spawner.hpp"
 
 #include <boost/asio/io_context.hpp>
@@ -10,13 +12,9 @@
 #include <cerrno>
 #include <chrono>
 #include <csignal>
-#include <cstdio>
-#include <fstream>
 #include <map>
-#include <thread>
 #include <utility>
 
-#include <dirent.h>
 #include <poll.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -33,12 +31,10 @@ using namespace std::chrono_literals;
 using clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-constexpr milliseconds first_group_delay = 1ms;
-constexpr milliseconds longest_group_delay = 64ms;
+// What outlives SIGKILL for so long waits inside the kernel.
 constexpr milliseconds group_timeout = 10s;
-// Zombies are told from the living by a walk through /proc, which waits until
-// the normal case, a parent that reaps at once, is out of question.
-constexpr milliseconds zombie_check_delay = 16ms;
+// For members that cannot be watched, as there is no descriptor for it.
+constexpr milliseconds look_again = 100ms;
 
 constexpr milliseconds end_timeout = 5s;
 
@@ -98,75 +94,6 @@ bool has_ended(int pidfd) {
   return wait_for_exit(pidfd, clock::time_point{});
 }
 
-struct folder_closer {
-  void operator()(DIR* folder) const noexcept {
-    ::closedir(folder);
-  }
-};
-
-// State and group of a process, from /proc/PID/stat: "pid (name) S ppid pgrp".
-bool lives_in_group(const char* pid, pid_t group) {
-  std::ifstream file{std::string{"/proc/"} + pid + "/stat"};
-  std::string line;
-  std::getline(file, line);
-  const auto name_end = line.rfind(") ");
-  if (name_end == std::string::npos)
-    return false;
-  const char state = line[name_end + 2];
-  int parent = 0;
-  pid_t found = 0;
-  if (std::sscanf(line.c_str() + name_end + 3, "%d %d", &parent, &found) != 2)
-    return false;
-  return found == group && state != 'Z' && state != 'X';
-}
-
-// Members whose new parent never reaps (a container without an init) stay
-// zombies for ever; they hold nothing and count as gone.
-bool only_zombies_left(pid_t group) {
-  const std::unique_ptr<DIR, folder_closer> folder{::opendir("/proc")};
-  if (!folder)
-    return false;
-  while (const auto* entry = ::readdir(folder.get()))
-    if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9'
-        && lives_in_group(entry->d_name, group))
-      return false;
-  return true;
-}
-
-// After the leader is reaped. A member may have become our child: as process 1
-// or as a subreaper we inherit orphans.
-bool group_is_gone(pid_t group, bool look_for_zombies) {
-  siginfo_t info;
-  do {
-    info = siginfo_t{};
-  } while (::waitid(P_PGID, static_cast<id_t>(group), &info, WEXITED | WNOHANG)
-               == 0
-           && info.si_pid != 0);
-  if (::kill(-group, 0) != 0 && errno == ESRCH)
-    return true;
-  return look_for_zombies && only_zombies_left(group);
-}
-
-// The waiting of a group for its end, by a timer or by sleeping.
-class backoff {
-public:
-  explicit backoff(milliseconds first, milliseconds longest)
-      : next_(first), longest_(longest) {}
-
-  milliseconds next() {
-    return std::exchange(next_, std::min(next_ * 2, longest_));
-  }
-
-  void set_longest(milliseconds longest) {
-    longest_ = longest;
-    next_ = longest;
-  }
-
-private:
-  milliseconds next_;
-  milliseconds longest_;
-};
-
 void refuse_ignored_sigchld() {
   struct sigaction action {};
   ::sigaction(SIGCHLD, nullptr, &action);
@@ -178,14 +105,13 @@ void refuse_ignored_sigchld() {
                             "lost; set it to SIG_DFL at start"};
 }
 
-// While the ended leader is still a zombie, and its pid and group number cannot
-// be given to anyone else, the rest of its process group gets SIGKILL; then it
-// is reaped, and `ended` is told when the group is gone. Only a process that
-// has left the group (setsid, setpgid) is out of reach.
+// A life here is the leader, its process group and session, and what was seen
+// below it when it was signalled. What has left the session behind our back is
+// out of reach: this process is no subreaper, as an embedding program may have
+// children of its own.
 //
-// That leftovers of a group, which are no children of ours, have died of their
-// SIGKILL is told by no event: it is asked for after 1, 2, 4 … 64 ms, at most
-// 10 s in all, and only while it is awaited.
+// As long as the leader is not reaped its group's number is its own; afterwards
+// each process gets its signal by its own pidfd, which also tells of its end.
 class own_parent : public spawner,
                    public std::enable_shared_from_this<own_parent> {
 public:
@@ -197,6 +123,7 @@ public:
 
   std::uint64_t start(const start_order& order) override;
   std::optional<os_fault> signal(std::uint64_t number, int signo) override;
+  void stop(std::uint64_t number, int signo) override;
   [[nodiscard]] pid_t parent() const override {
     return ::getpid();
   }
@@ -208,21 +135,34 @@ public:
   void end_all() override;
 
 private:
-  // A process that exists, or has left a group that still does. Handlers hold
-  // it weakly: the table owns it.
+  // Of a life whose leader has ended.
+  struct member {
+    member(asio::io_context& loop, std::uint64_t ticks)
+        : started(ticks), pidfd(loop) {}
+
+    std::uint64_t started;
+    asio::posix::stream_descriptor pidfd;  // not open: it cannot be watched
+    bool stopped = false;
+    bool killed = false;
+  };
+
+  // A life. Handlers hold it weakly: the table owns it.
   struct process {
     process(asio::io_context& loop, std::uint64_t its_number, pid_t its_pid)
         : number(its_number), pid(its_pid), pidfd(loop), timer(loop) {}
 
     std::uint64_t number;
-    pid_t pid;  // its group as well
+    pid_t pid;  // of the leader; its group and session as well
     asio::posix::stream_descriptor pidfd;
     bool killed = false;  // by us
     bool reaped = false;
-    // For the end of the group.
-    asio::steady_timer timer;
-    clock::time_point timing_since;
-    backoff delays{first_group_delay, longest_group_delay};
+    bool told = false;          // that the leader has ended
+    std::uint64_t stopped = 0;  // ticks: when its group had the stop signal
+    // Seen below the leader, outside of its session, by their start.
+    std::map<pid_t, std::uint64_t> outsiders;
+    std::map<pid_t, member> rest;
+    asio::steady_timer timer;  // what does not die, or cannot be watched
+    clock::time_point killed_since;
     burial end;
   };
   using process_ptr = std::shared_ptr<process>;
@@ -233,10 +173,18 @@ private:
   void later(Step step);
   template <class Step>
   auto while_known(const process_ptr& p, Step step);
+  process_ptr find(std::uint64_t number) const;
   void await_exit(const process_ptr& p);
   void on_pidfd(const process_ptr& p);
-  void await_group(const process_ptr& p);
-  void finish(const process_ptr& p, bool group_gone);
+  static void reap_leader(process& p);
+  static void look_below(process& p);
+  static std::map<pid_t, std::uint64_t> living_members(const process& p);
+  void look(process& p) const;
+  void kill_rest(process& p) const;
+  void await_rest(const process_ptr& p);
+  void await_member(const process_ptr& p, pid_t pid, member& x);
+  void arm(const process_ptr& p, milliseconds delay);
+  void finish(const process_ptr& p, bool gone);
 
   asio::io_context& loop_;
   spawner_events events_;
@@ -294,15 +242,62 @@ std::variant<own_parent::process_ptr, os_fault> own_parent::begin(
   return p;
 }
 
-std::optional<os_fault> own_parent::signal(std::uint64_t number, int signo) {
+own_parent::process_ptr own_parent::find(std::uint64_t number) const {
   const auto found = processes_.find(number);
-  if (found != processes_.end() && signo == SIGKILL)
-    found->second->killed = true;
-  // Until it is reaped the group's number belongs to nobody else.
-  if (found == processes_.end() || found->second->reaped
-      || ::kill(-found->second->pid, signo) == 0)
+  return found == processes_.end() ? nullptr : found->second;
+}
+
+std::optional<os_fault> own_parent::signal(std::uint64_t number, int signo) {
+  const auto p = find(number);
+  if (!p)
     return std::nullopt;
-  return os_fault{"kill", "group " + std::to_string(found->second->pid), errno};
+  if (!p->reaped)
+    look_below(*p);
+  if (signo == SIGKILL) {
+    p->killed = true;
+    p->killed_since = clock::now();
+    for (const auto& [pid, started] : p->outsiders)
+      if (!p->reaped)
+        signal_process(pid, started, SIGKILL);
+  }
+  if (!p->reaped && ::kill(-p->pid, signo) != 0)
+    return os_fault{"kill", "group " + std::to_string(p->pid), errno};
+  if (!p->reaped)
+    return std::nullopt;
+  look(*p);
+  if (signo == SIGKILL) {
+    kill_rest(*p);
+    later([weak = std::weak_ptr<process>{p}](own_parent& self) {
+      if (const auto alive = weak.lock())
+        self.await_rest(alive);
+    });
+  } else {
+    for (const auto& [pid, x] : p->rest)
+      signal_process(pid, x.started, signo);
+  }
+  return std::nullopt;
+}
+
+void own_parent::stop(std::uint64_t number, int signo) {
+  const auto p = find(number);
+  if (!p)
+    return;
+  if (!p->reaped) {
+    look_below(*p);
+    ::kill(-p->pid, signo);
+    ::kill(-p->pid, SIGCONT);
+    p->stopped = ticks_since_boot();
+    return;
+  }
+  look(*p);
+  for (auto& [pid, x] : p->rest) {
+    const auto had = std::exchange(x.stopped, true)
+                     || (x.started <= p->stopped && ::getpgid(pid) == p->pid);
+    if (had)
+      continue;
+    signal_process(pid, x.started, signo);
+    signal_process(pid, x.started, SIGCONT);
+  }
 }
 
 bool own_parent::runs(std::uint64_t number) const {
@@ -320,17 +315,24 @@ void own_parent::adopt(inherited_process x) {
     return;
   }
   auto p = std::make_shared<process>(loop_, x.number, x.pid);
-  error_code error;
-  p->pidfd.assign(x.pidfd.get(), error);
-  if (!error)
-    static_cast<void>(x.pidfd.release());
+  p->end.status.pid = x.pid;
   processes_[x.number] = p;
-  if (!error)
-    return await_exit(p);
-  ::kill(-x.pid, SIGKILL);  // nobody would learn of its end
+  error_code error;
+  if (!x.leader_ended) {
+    p->pidfd.assign(x.pidfd.get(), error);
+    if (!error) {
+      static_cast<void>(x.pidfd.release());
+      return await_exit(p);
+    }
+    ::kill(-x.pid, SIGKILL);  // nobody would learn of its end
+    p->killed = true;
+    p->killed_since = clock::now();
+  }
   p->reaped = true;
-  p->timing_since = clock::now();
-  await_group(p);
+  later([weak = std::weak_ptr<process>{p}](own_parent& self) {
+    if (const auto alive = weak.lock())
+      self.await_rest(alive);
+  });
 }
 
 // A handler for p that does nothing once p is gone. `this` owns p, so a living
@@ -354,44 +356,137 @@ void own_parent::await_exit(const process_ptr& p) {
 }
 
 void own_parent::on_pidfd(const process_ptr& p) {
-  const int pidfd = p->pidfd.native_handle();
-  if (!has_ended(pidfd)) {
+  if (!has_ended(p->pidfd.native_handle())) {
     await_exit(p);
     return;
   }
-  error_code ignored;
-  ::kill(-p->pid, SIGKILL);  // before reap(): see above
-  const auto memory = !p->killed && has_been_killed(pidfd)
+  const auto memory = !p->killed && has_been_killed(p->pidfd.native_handle())
                           ? memory_.look(p->pid)
                           : std::string{};
-  p->end.status = reap(p->pid, pidfd);
+  reap_leader(*p);
   p->end.status.memory = memory;
-  p->reaped = true;
-  p->pidfd.close(ignored);
-  p->timing_since = clock::now();
-  await_group(p);
+  if (p->killed)
+    p->killed_since = clock::now();
+  await_rest(p);
 }
 
-void own_parent::await_group(const process_ptr& p) {
-  const auto waited = clock::now() - p->timing_since;
-  if (group_is_gone(p->pid, waited >= zombie_check_delay)) {
-    finish(p, true);
-    return;
+void own_parent::reap_leader(process& p) {
+  error_code ignored;
+  p.end.status = reap(p.pid, p.pidfd.native_handle());
+  p.reaped = true;
+  p.pidfd.close(ignored);
+}
+
+// What has left the session is found as long as the leader lives.
+void own_parent::look_below(process& p) {
+  for (const auto pid : descendants_of(p.pid))
+    if (const auto x = stat_of(pid); x && x->session != p.pid)
+      p.outsiders[pid] = x->started;
+}
+
+// After the leader is reaped. Members whose new parent never reaps (a container
+// without an init) stay zombies for ever; they hold nothing and count as gone.
+std::map<pid_t, std::uint64_t> own_parent::living_members(const process& p) {
+  std::map<pid_t, std::uint64_t> result;
+  for (const auto& [pid, started] : p.outsiders)
+    if (const auto x = stat_of(pid); x && x->lives() && x->started == started)
+      result.emplace(pid, started);
+  // A member may have become our child: as process 1 we inherit orphans.
+  siginfo_t info;
+  do {
+    info = siginfo_t{};
+  } while (::waitid(P_PGID, static_cast<id_t>(p.pid), &info, WEXITED | WNOHANG)
+               == 0
+           && info.si_pid != 0);
+  // As a rule nobody is left, and this is all that it costs.
+  if (::kill(-p.pid, 0) != 0 && errno == ESRCH && p.rest.empty())
+    return result;
+  for (const auto pid : all_processes()) {
+    const auto x = stat_of(pid);
+    if (!x || !x->lives() || (x->session != p.pid && x->group != p.pid))
+      continue;
+    // Its number was given to somebody else.
+    if (pid == p.pid)
+      return {};
+    result.emplace(pid, x->started);
   }
-  if (waited >= group_timeout) {
-    finish(p, false);
-    return;
+  return result;
+}
+
+void own_parent::look(process& p) const {
+  const auto now = living_members(p);
+  std::erase_if(p.rest, [&](const auto& x) {
+    const auto i = now.find(x.first);
+    return i == now.end() || i->second != x.second.started;
+  });
+  for (const auto& [pid, started] : now)
+    p.rest.try_emplace(pid, loop_, started);
+}
+
+void own_parent::kill_rest(process& p) const {
+  for (auto& [pid, x] : p.rest) {
+    if (std::exchange(x.killed, true))
+      continue;
+    if (p.end.killed++ == 0)
+      p.end.killed_example = describe_process(pid);
+    signal_process(pid, x.started, SIGKILL);
   }
-  p->timer.expires_after(p->delays.next());
-  p->timer.async_wait(
-      while_known(p, [this](const process_ptr& alive, error_code error) {
-        if (!error)
-          await_group(alive);
+}
+
+// Until nothing is left. Each end of a member brings it back here.
+void own_parent::await_rest(const process_ptr& p) {
+  look(*p);
+  if (p->rest.empty())
+    return finish(p, true);
+  if (p->killed) {
+    kill_rest(*p);
+    const auto left = std::chrono::ceil<milliseconds>(
+        p->killed_since + group_timeout - clock::now());
+    if (left <= 0ms)
+      return finish(p, false);
+    arm(p, left);
+  }
+  for (auto& [pid, x] : p->rest)
+    if (!x.pidfd.is_open())
+      await_member(p, pid, x);
+  if (std::exchange(p->told, true))
+    return;
+  leader_end first{p->end.status, static_cast<std::uint32_t>(p->rest.size()),
+                   describe_process(p->rest.begin()->first)};
+  if (events_.leader_ended)
+    events_.leader_ended(p->number, first);
+}
+
+void own_parent::await_member(const process_ptr& p, pid_t pid, member& x) {
+  auto fd = open_pidfd(pid);
+  error_code error;
+  if (fd)
+    x.pidfd.assign(fd.get(), error);
+  if (!fd || error)  // it has ended, or there is no room to watch it
+    return arm(p, look_again);
+  static_cast<void>(fd.release());
+  x.pidfd.async_wait(
+      asio::posix::stream_descriptor::wait_read,
+      while_known(p, [this](const process_ptr& alive, error_code failed) {
+        if (!failed)
+          await_rest(alive);
       }));
 }
 
-void own_parent::finish(const process_ptr& p, bool group_gone) {
-  p->end.gone = group_gone;
+void own_parent::arm(const process_ptr& p, milliseconds delay) {
+  if (p->timer.expiry() > clock::now()
+      && p->timer.expiry() <= clock::now() + delay)
+    return;
+  p->timer.expires_after(delay);
+  p->timer.async_wait(
+      while_known(p, [this](const process_ptr& alive, error_code error) {
+        if (!error)
+          await_rest(alive);
+      }));
+}
+
+void own_parent::finish(const process_ptr& p, bool gone) {
+  p->end.gone = gone;
   const auto number = p->number;
   const auto end = p->end;
   processes_.erase(number);
@@ -400,20 +495,24 @@ void own_parent::finish(const process_ptr& p, bool group_gone) {
 
 void own_parent::end_all() {
   const auto deadline = clock::now() + end_timeout;
-  for (const auto& [number, p] : processes_)
-    if (!p->reaped)
-      ::kill(-p->pid, SIGKILL);
+  for (const auto& [number, p] : processes_) {
+    if (p->reaped)
+      continue;
+    look_below(*p);
+    ::kill(-p->pid, SIGKILL);
+  }
   for (const auto& [number, p] : processes_) {
     if (!p->reaped) {
       if (!wait_for_exit(p->pidfd.native_handle(), deadline))
         continue;  // in an uninterruptible sleep: it dies when that ends
-      ::kill(-p->pid, SIGKILL);
-      reap(p->pid, p->pidfd.native_handle());
+      reap_leader(*p);
     }
-    backoff delays{first_group_delay, longest_group_delay};
-    for (auto delay = 0ms; !group_is_gone(p->pid, delay >= zombie_check_delay)
-                           && clock::now() < deadline;)
-      std::this_thread::sleep_for(delay = delays.next());
+    for (look(*p); !p->rest.empty() && clock::now() < deadline; look(*p)) {
+      kill_rest(*p);
+      const auto& [pid, x] = *p->rest.begin();
+      if (const auto pidfd = open_pidfd(pid); pidfd)
+        wait_for_exit(pidfd.get(), deadline);
+    }
   }
   processes_.clear();
 }

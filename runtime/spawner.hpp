@@ -4,10 +4,13 @@
 // pup program leaves that to its guardian (guardian_link.hpp). Either way a
 // started process has a *number*, never used twice, and
 //
-//   start ──> started ──> ended        or   start ──> failed
+//   start ──> started ──> [leader_ended] ──> ended    or    start ──> failed
 //
-// where `ended` means that nothing of it is left: the rest of its process group
-// has been killed, and by the guardian also what had left the group.
+// The process that is started leads a life. `leader_ended` is told when it has
+// ended and something of the life is left, which goes on until it ends by
+// itself or is told to; `ended` when nothing is left. What belongs to a life
+// is, for own_processes(), the process group; for a guardian also what has left
+// it.
 #pragma once
 
 #include "pup/runtime/fd.hpp"
@@ -47,14 +50,23 @@ struct exit_status {
   bool operator==(const exit_status&) const = default;
 };
 
-/// The end of a process and of all it had started.
+/// The end of a leader, while some of its life is left.
+struct leader_end {
+  exit_status status;
+  std::uint32_t left = 0;      ///< processes
+  std::string left_example{};  ///< one of them: "pid 4711 (sleep)"
+};
+
+/// The end of a process and of all that belonged to its life.
 struct burial {
   exit_status status;
   /// False: some of it does not die of SIGKILL; it waits in the kernel.
   bool gone = true;
-  /// Processes that had left its group and were killed after its end.
-  std::uint32_t left_behind = 0;
-  std::string left_example{};  ///< one of them: "pid 4711 (sleep)"
+  /// Besides the leader: got SIGKILL.
+  std::uint32_t killed = 0;
+  std::string killed_example{};  ///< one of them: "pid 4711 (sleep)"
+  /// Not touched, as they may be another life's; in words. Empty: none.
+  std::string strays{};
 };
 
 /// A process that an earlier supervisor had started, see guardian_link.hpp.
@@ -66,7 +78,9 @@ struct inherited_process {
   std::chrono::milliseconds age{0};
   std::string mark;   ///< the last one given to mark()
   unique_fd pidfd{};  ///< for own_processes(); others ask their guardian
-  std::optional<burial> end{};  ///< it has ended meanwhile
+  // What has happened meanwhile.
+  std::optional<leader_end> leader_ended{};
+  std::optional<burial> end{};
 };
 
 /// A descriptor that should outlive the supervisor; borrowed.
@@ -87,6 +101,7 @@ struct start_order {
 struct spawner_events {
   std::function<void(std::uint64_t number, pid_t pid)> started;
   std::function<void(std::uint64_t number, const os_fault& fault)> failed;
+  std::function<void(std::uint64_t number, const leader_end& end)> leader_ended;
   std::function<void(std::uint64_t number, const burial& end)> ended;
 };
 
@@ -105,14 +120,21 @@ public:
   /// the number.
   virtual std::uint64_t start(const start_order& order) = 0;
 
-  /// `signo` to the process group; nothing once it has ended. A fault: EINVAL
-  /// for no signal's number, EPERM when the processes belong to another user.
+  /// `signo` to the process group; once the leader has ended, and SIGKILL
+  /// always, to each process of the life; nothing once it has ended. A fault:
+  /// EINVAL for no signal's number, EPERM when the processes belong to another
+  /// user.
   virtual std::optional<os_fault> signal(std::uint64_t number, int signo) = 0;
+
+  /// The stop signal, and SIGCONT, or a stopped process would never handle it:
+  /// to the process group; once the leader has ended to each process of the
+  /// life that has not had it.
+  virtual void stop(std::uint64_t number, int signo) = 0;
 
   /// The process whose children they are.
   [[nodiscard]] virtual pid_t parent() const = 0;
 
-  /// Whether the process itself still runs. Asks the kernel.
+  /// Whether the leader still runs. Asks the kernel.
   [[nodiscard]] virtual bool runs(std::uint64_t number) const = 0;
 
   /// Remembered with the process.
@@ -124,8 +146,8 @@ public:
   /// A descriptor that was given to be kept is not needed any more.
   virtual void release(const std::string& name) = 0;
 
-  /// Takes over a process of an earlier supervisor: `ended` follows as if it
-  /// had been started here, at once where it has ended meanwhile.
+  /// Takes over a process of an earlier supervisor: `leader_ended` and `ended`
+  /// follow as if it had been started here, at once where that has happened.
   virtual void adopt(inherited_process x) = 0;
 
   /// SIGKILL to all that is left, and waits, 5 s at most and without the loop,

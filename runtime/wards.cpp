@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <utility>
 
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -19,6 +21,10 @@ using clock = std::chrono::steady_clock;
 
 // What outlives SIGKILL for so long waits inside the kernel.
 constexpr auto burial_timeout = std::chrono::seconds(10);
+
+// Each round finds what was forked in the one before. A fork bomb goes on being
+// killed with each SIGCHLD.
+constexpr int most_rounds = 8;
 
 // The raw system call: glibc's waitid() has no argument for the usage.
 bool wait_for(idtype_t type, pid_t pid, siginfo_t& info, int options,
@@ -45,11 +51,33 @@ std::string scope_in(const std::vector<std::string>& environment) {
   return {};
 }
 
+life_traits traits_of(const spawn_request& request, pid_t leader) {
+  life_traits result;
+  result.leader = leader;
+  result.started = start_ticks(leader);
+  if (const auto& who = request.attributes.run_as)
+    result.user = who->uid;
+  for (const int fd : {request.stdout_fd, request.stderr_fd}) {
+    struct stat info {};
+    if (fd >= 0 && ::fstat(fd, &info) == 0 && S_ISFIFO(info.st_mode))
+      result.pipes.push_back(info.st_ino);
+  }
+  result.cgroup_folder = request.cgroup_folder;
+  return result;
+}
+
+std::string join(const std::vector<std::string>& words) {
+  std::string result;
+  for (const auto& x : words)
+    result += (result.empty() ? "" : ", ") + x;
+  return result;
+}
+
 }  // namespace
 
 std::variant<child, os_fault> wards::start(guard::start& x) {
-  if (scope_.empty())
-    scope_ = scope_in(x.request.environment);
+  if (!std::exchange(has_scope_, true))
+    members_.set_scope(scope_in(x.request.environment));
   auto result = spawn(x.request);
   const auto* born = std::get_if<child>(&result);
   if (born == nullptr)
@@ -60,10 +88,10 @@ std::variant<child, os_fault> wards::start(guard::start& x) {
   y.life = x.life;
   y.pid = born->pid;
   y.begun = clock::now();
-  y.end.number = x.number;
-  y.end.pid = born->pid;
-  by_pid_[y.pid] = y.number;
-  groups_[y.pid] = y.number;
+  y.end.number = y.rest.number = x.number;
+  y.end.how.pid = born->pid;
+  leaders_[y.pid] = y.number;
+  members_.begin(y.number, traits_of(x.request, y.pid));
   return result;
 }
 
@@ -72,20 +100,88 @@ ward* wards::find(std::uint64_t number) {
   return i == wards_.end() ? nullptr : &i->second;
 }
 
-void wards::signal(std::uint64_t number, int signo) {
-  auto* x = find(number);
-  if (x == nullptr || x->now != ward::phase::runs)
-    return;
-  x->killed = x->killed || signo == SIGKILL;
-  watch_strays(*x);
-  // Until it is reaped the group's number belongs to nobody else.
-  ::kill(-x->pid, signo);
-}
-
 void wards::forget(std::uint64_t number) {
   const auto i = wards_.find(number);
   if (i != wards_.end() && i->second.now == ward::phase::ended)
     wards_.erase(i);
+}
+
+// -- signals ------------------------------------------------------------------
+
+void wards::look_at(std::uint64_t number) {
+  if (const auto* x = find(number); x != nullptr && x->now == ward::phase::runs)
+    members_.look_below(number);
+}
+
+void wards::signal(std::uint64_t number, int signo) {
+  auto* x = find(number);
+  if (x == nullptr || x->now == ward::phase::ended)
+    return;
+  members_.look_at_orphans();
+  members_.look_below(number);
+  if (signo == SIGKILL) {
+    if (!x->killed_until)
+      x->killed_until = clock::now() + burial_timeout;
+    return kill_rest(*x);
+  }
+  if (x->now == ward::phase::runs) {
+    // Until the leader is reaped the group's number belongs to nobody else.
+    ::kill(-x->pid, signo);
+    return;
+  }
+  for (const auto& y : members_.of(number))
+    signal_process(y.pid, y.started, signo);
+}
+
+void wards::stop(std::uint64_t number, int signo) {
+  auto* x = find(number);
+  if (x == nullptr || x->now == ward::phase::ended)
+    return;
+  members_.look_at_orphans();
+  members_.look_below(number);
+  if (x->now == ward::phase::runs) {
+    ::kill(-x->pid, signo);
+    ::kill(-x->pid, SIGCONT);
+    // All that was in the group by now has had it.
+    members_.look_below(number);
+    for (const auto& y : members_.of(number))
+      if (::getpgid(y.pid) == x->pid)
+        x->stopped[y.pid] = y.started;
+    return;
+  }
+  for (const auto& y : members_.of(number)) {
+    auto& had = x->stopped[y.pid];
+    if (std::exchange(had, y.started) == y.started)
+      continue;
+    signal_process(y.pid, y.started, signo);
+    signal_process(y.pid, y.started, SIGCONT);
+  }
+}
+
+// SIGKILL to all that belongs to it, until two looks find nobody new.
+void wards::kill_rest(ward& x) {
+  for (int i = 0; i < most_rounds && kill_once(x); ++i) {
+    members_.look_at_orphans();
+    members_.look_below(x.number);
+  }
+}
+
+/// False: all have had it before.
+bool wards::kill_once(ward& x) {
+  bool someone = false;
+  const auto all = members_.of(x.number);
+  if (x.now == ward::phase::runs)
+    ::kill(-x.pid, SIGKILL);
+  for (const auto& y : all) {
+    auto& had = x.killed[y.pid];
+    if (std::exchange(had, y.started) == y.started)
+      continue;
+    someone = true;
+    if (x.end.killed++ == 0)
+      x.end.killed_example = describe_process(y.pid);
+    signal_process(y.pid, y.started, SIGKILL);
+  }
+  return someone;
 }
 
 // -- ends ---------------------------------------------------------------------
@@ -95,124 +191,100 @@ std::optional<exit_of> wards::reap(pid_t special) {
   siginfo_t info;
   while (wait_for(P_ALL, 0, info, WNOHANG | WNOWAIT, nullptr)) {
     const auto pid = info.si_pid;
-    const auto i = by_pid_.find(pid);
-    // Now, while it is a zombie and its number its own: see signal().
-    if (i != by_pid_.end()) {
-      ::kill(-pid, SIGKILL);
-      auto& x = wards_.at(i->second);
-      if (!x.killed && info.si_code == CLD_KILLED && info.si_status == SIGKILL)
-        x.end.memory = memory_.look(pid);
-    }
+    const auto i = leaders_.find(pid);
+    auto* x = i == leaders_.end() ? nullptr : find(i->second);
+    // Now, while it is a zombie and its numbers are its own.
+    members_.about_to_reap(pid);
+    if (x != nullptr && !x->killed_until && info.si_code == CLD_KILLED
+        && info.si_status == SIGKILL)
+      x->end.how.memory = memory_.look(pid);
     rusage usage{};
     wait_for(P_PID, pid, info, WNOHANG, &usage);
+    if (members_.reaped(pid))
+      continue;
     const bool by_itself = info.si_code == CLD_EXITED;
-    strays_.erase(pid);
     if (pid == special)
       result = exit_of{pid, by_itself ? info.si_status : -1,
                        by_itself ? 0 : info.si_status};
-    if (i == by_pid_.end())
+    if (x == nullptr)
       continue;
-    auto& x = wards_.at(i->second);
-    by_pid_.erase(i);
-    (by_itself ? x.end.code : x.end.signal) = info.si_status;
-    x.end.core = info.si_code == CLD_DUMPED;
-    x.end.cpu_us =
-        microseconds_of(usage.ru_utime) + microseconds_of(usage.ru_stime);
-    x.end.max_rss_kb = usage.ru_maxrss;
-    x.now = ward::phase::dying;
-    x.deadline = clock::now() + burial_timeout;
-    ++dying_;
+    leaders_.erase(i);
+    leader_ended(*x, info, usage);
   }
-  if (dying_ > 0)
-    bury(special);
+  settle();
   return result;
+}
+
+void wards::leader_ended(ward& x, const siginfo_t& info, const rusage& usage) {
+  auto& how = x.end.how;
+  (info.si_code == CLD_EXITED ? how.code : how.signal) = info.si_status;
+  how.core = info.si_code == CLD_DUMPED;
+  how.cpu_us =
+      microseconds_of(usage.ru_utime) + microseconds_of(usage.ru_stime);
+  how.max_rss_kb = usage.ru_maxrss;
+  x.now = ward::phase::remains;
+  remaining_.insert(x.number);
+}
+
+// What follows when children of ours have come or gone.
+void wards::settle() {
+  members_.look_at_orphans();
+  const auto all = remaining_;
+  for (const auto number : all) {
+    auto& x = wards_.at(number);
+    if (!members_.has_left(number)) {
+      end(x);
+      continue;
+    }
+    members_.look_below(number);
+    if (x.killed_until) {
+      kill_rest(x);
+      continue;
+    }
+    const auto left = members_.of(number);
+    if (x.rest.left != 0 || left.empty())
+      continue;  // told, or still to be known
+    x.rest.how = x.end.how;
+    x.rest.left = static_cast<std::uint32_t>(left.size());
+    x.rest.left_example = describe_process(left.front().pid);
+    news_.emplace_back(x.rest);
+  }
+  if (auto strays = members_.strays(); strays != strays_) {
+    strays_ = std::move(strays);
+    news_.emplace_back(guard::strays{strays_});
+  }
 }
 
 void wards::end(ward& x) {
   x.now = ward::phase::ended;
-  --dying_;
-  groups_.erase(x.pid);
-  std::erase_if(strays_,
-                [&](const auto& y) { return y.second.number == x.number; });
-  newly_ended_.push_back(x.number);
+  x.end.strays = join(members_.strays_of(x.number));
+  x.stopped.clear();
+  x.killed.clear();
+  members_.end(x.number);
+  remaining_.erase(x.number);
+  news_.emplace_back(x.end);
 }
 
-std::vector<pid_t> wards::orphans(pid_t special) const {
-  auto result = children_of(::getpid());
-  std::erase_if(result, [&](pid_t x) {
-    return x == special || by_pid_.find(x) != by_pid_.end();
-  });
-  return result;
-}
-
-// Kills what the dying have left, and ends those that have left nothing. Called
-// again with each SIGCHLD, which the end of what was killed brings.
-void wards::bury(pid_t special) {
-  std::vector<std::uint64_t> busy;
-  for (const auto orphan : orphans(special)) {
-    const auto number = owner_of(orphan);
-    auto* x = find(number);
-    if (x == nullptr || x->now != ward::phase::dying)
-      continue;
-    busy.push_back(number);
-    const auto mourn = [&](pid_t pid) {
-      const auto first = strays_.find(pid) == strays_.end();
-      const auto in_group = ::getpgid(pid) == x->pid;
-      if (first)
-        strays_[pid] = {number, start_ticks(pid)};
-      if (first && !in_group && x->end.left_behind++ == 0)
-        x->end.left_example = describe_process(pid);
-    };
-    auto family = descendants_of(orphan);
-    family.insert(family.begin(), orphan);
-    for (const auto pid : family) {
-      mourn(pid);
-      ::kill(pid, SIGKILL);
-    }
-  }
-  for (auto& [number, x] : wards_)
-    if (x.now == ward::phase::dying
-        && std::find(busy.begin(), busy.end(), number) == busy.end())
-      end(x);
-}
-
-std::uint64_t wards::owner_of(pid_t orphan) {
-  if (const auto i = groups_.find(::getsid(orphan)); i != groups_.end())
-    return i->second;
-  if (const auto i = strays_.find(orphan); i != strays_.end()) {
-    if (i->second.started == start_ticks(orphan))
-      return i->second.number;
-    strays_.erase(i);
-  }
-  return number_in(life_of(orphan), scope_);
-}
-
-// Remembers what runs below a ward in another session, as long as it still
-// does: it may have cleaned its environment.
-void wards::watch_strays(const ward& x) {
-  for (const auto pid : descendants_of(x.pid))
-    if (::getsid(pid) != x.pid && strays_.find(pid) == strays_.end())
-      strays_[pid] = {x.number, start_ticks(pid)};
-}
-
-std::vector<std::uint64_t> wards::newly_ended() {
-  return std::exchange(newly_ended_, {});
+std::vector<guard::message> wards::news() {
+  return std::exchange(news_, {});
 }
 
 std::optional<wards::time_point> wards::deadline() const {
-  if (dying_ == 0)
-    return std::nullopt;
-  auto result = time_point::max();
-  for (const auto& [number, x] : wards_)
-    if (x.now == ward::phase::dying)
-      result = std::min(result, x.deadline);
+  auto result = members_.deadline();
+  for (const auto number : remaining_)
+    if (const auto& due = wards_.at(number).killed_until;
+        due && (!result || *due < *result))
+      result = due;
   return result;
 }
 
 void wards::on_time() {
+  members_.on_time();
   const auto now = clock::now();
-  for (auto& [number, x] : wards_) {
-    if (x.now != ward::phase::dying || x.deadline > now)
+  const auto all = remaining_;
+  for (const auto number : all) {
+    auto& x = wards_.at(number);
+    if (!x.killed_until || *x.killed_until > now)
       continue;
     x.end.gone = false;
     end(x);
@@ -220,13 +292,13 @@ void wards::on_time() {
 }
 
 bool wards::kill_all(pid_t special) {
-  for (const auto& [pid, number] : by_pid_)
+  for (const auto& [pid, number] : leaders_)
     ::kill(-pid, SIGKILL);
   auto left = children_of(::getpid());
   std::erase(left, special);
   for (const auto x : left) {
     for (const auto y : descendants_of(x))
-      ::kill(y, SIGKILL);
+      signal_process(y, start_ticks(y), SIGKILL);
     ::kill(x, SIGKILL);
   }
   return !left.empty();

@@ -1,31 +1,31 @@
-// The processes in a guardian's care, and all that they start.
+// The lives in a guardian's care: their leaders, and all that these have
+// started (membership.hpp).
 //
-// A ward leads a session and a process group. Whatever it starts that outlives
-// its parent becomes a child of this process, the subreaper, so that after the
-// end of a ward all of its descendants are found below our own children that
-// are no wards. Whose they are is told by the session, else by the variable
-// that each process of a life inherits (descendants.hpp), else by what was seen
-// below the ward when it was last signalled. What has neither stays until the
-// end of the guardian.
-//
-// A ward has ended when nothing of it is left: its group and its descendants
-// get SIGKILL, and as all of them become our children the kernel tells of each
-// end. There is one timer, for what does not die of SIGKILL: 10 s.
+// A leader leads a session and a process group. Its end is not that of the
+// life: what is left gets signals as long as the supervisor sends some, each
+// process by itself, never by the number of a group that may be somebody else's
+// by now. A life has ended when nothing of it is left. As all of it becomes our
+// children sooner or later, the kernel tells of each end. Timers exist for what
+// does not die of SIGKILL (10 s), and for an orphan's variable.
 #pragma once
 
 #include "pup/runtime/guard_protocol.hpp"
+#include "pup/runtime/membership.hpp"
 #include "pup/runtime/out_of_memory.hpp"
 #include "pup/runtime/process.hpp"
 
 #include <chrono>
+#include <csignal>
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <variant>
 #include <vector>
 
+#include <sys/resource.h>
 #include <sys/types.h>
 
 namespace pup {
@@ -34,17 +34,21 @@ struct ward {
   std::uint64_t number = 0;
   std::string key;
   std::uint64_t life = 0;
-  pid_t pid = 0;
+  pid_t pid = 0;  ///< of the leader
   std::chrono::steady_clock::time_point begun{};
   std::string mark;
-  bool killed = false;  ///< by us
   enum class phase : std::uint8_t {
     runs,
-    dying,  ///< it has ended, but some of what it has started has not
+    remains,  ///< the leader has ended, the life has not
     ended,
   } now = phase::runs;
-  guard::ended end;  ///< complete when it has ended
-  std::chrono::steady_clock::time_point deadline{};  ///< while dying
+  guard::leader_ended rest;  ///< complete when it remains
+  guard::ended end;          ///< complete when it has ended
+  /// It got SIGKILL, and when that is given up.
+  std::optional<std::chrono::steady_clock::time_point> killed_until;
+  /// Processes that have had the stop signal, or SIGKILL, by their start.
+  std::map<pid_t, std::uint64_t> stopped;
+  std::map<pid_t, std::uint64_t> killed;
 };
 
 /// How a process that is no ward ended.
@@ -67,16 +71,28 @@ public:
     return wards_;
   }
 
+  /// As guard::signal and guard::stop say.
   void signal(std::uint64_t number, int signo);
+  void stop(std::uint64_t number, int signo);
+  /// What belongs to it is looked at, before its leader may have gone.
+  void look_at(std::uint64_t number);
   /// Nothing while it has not ended.
   void forget(std::uint64_t number);
 
+  /// A child of ours that is no life.
+  void set_apart(pid_t pid) {
+    members_.set_apart(pid);
+  }
+
   /// After SIGCHLD: reaps all that has ended. `special`, a child that is no
-  /// ward, is left to the caller: what became of it, if it has ended.
+  /// life, is left to the caller: what became of it, if it has ended.
   std::optional<exit_of> reap(pid_t special);
 
-  /// Numbers of those that have ended since the last call.
-  std::vector<std::uint64_t> newly_ended();
+  /// What has happened since the last call: leader_ended, ended, strays.
+  std::vector<guard::message> news();
+  [[nodiscard]] const std::vector<std::string>& strays() const {
+    return strays_;
+  }
 
   /// When on_time() is due.
   [[nodiscard]] std::optional<time_point> deadline() const;
@@ -86,26 +102,20 @@ public:
   bool kill_all(pid_t special);
 
 private:
-  struct stray {
-    std::uint64_t number = 0;  // of its ward
-    std::uint64_t started = 0;
-  };
-
-  void bury(pid_t special);
-  std::uint64_t owner_of(pid_t orphan);
-  void watch_strays(const ward& x);
-  std::vector<pid_t> orphans(pid_t special) const;
+  void leader_ended(ward& x, const siginfo_t& info, const rusage& usage);
+  void settle();
+  void kill_rest(ward& x);
+  bool kill_once(ward& x);
   void end(ward& x);
 
   std::map<std::uint64_t, ward> wards_;
-  std::unordered_map<pid_t, std::uint64_t> by_pid_;  // unreaped ones
-  std::unordered_map<pid_t, std::uint64_t> groups_;  // of those not ended
-  // Seen below a ward, outside of its session.
-  std::unordered_map<pid_t, stray> strays_;
-  std::string scope_;
-  std::vector<std::uint64_t> newly_ended_;
-  std::uint32_t dying_ = 0;
+  std::unordered_map<pid_t, std::uint64_t> leaders_;  // unreaped ones
+  std::set<std::uint64_t> remaining_;
+  membership members_;
+  std::vector<guard::message> news_;
+  std::vector<std::string> strays_;
   oom_witness memory_;
+  bool has_scope_ = false;
 };
 
 }  // namespace pup

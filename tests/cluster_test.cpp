@@ -1236,3 +1236,70 @@ SCENARIO_METHOD(cluster_world,
   CHECK(m->launched.empty());
   CHECK(m->settled["worker"] == 1'000);
 }
+
+// -- lives whose leader has ended ---------------------------------------------
+
+SCENARIO_METHOD(cluster_world, "a leader ends and leaves something behind") {
+  start(web(2));
+  m->obeys = false;
+  m->take_log();
+  const ending how{ending::kind::exited, 1, 0, {}, "left pid 5 (sh) running"};
+  m->end_leader("web-1", how);
+  run();
+  CHECK(m->take_log() == strings{"signal web-1 15", "publish web: 2"});
+  CHECK(states() == "1:stopping 2:ready");
+  const auto first = status().instances.at(0);
+  CHECK(first.pid == 0);
+  CHECK(first.reason == "exited with code 1; left pid 5 (sh) running");
+
+  WHEN("the rest has ended") {
+    advance(10s);
+    m->end("web-1", how);
+    run();
+    THEN("the restart rule decides, by when the leader ended") {
+      CHECK(states() == "1:ready 2:ready");
+      CHECK(status().instances.at(0).restarts == 1);
+      // Ready for less than a second, for the second time.
+      m->end_leader("web-1", how);
+      advance(10s);
+      m->end("web-1", how);
+      run();
+      CHECK(states() == "1:backoff 2:ready");
+    }
+  }
+  WHEN("somebody stops it meanwhile") {
+    const auto answer = operate(verb::stop, 1);
+    run();
+    CHECK(m->log.empty());
+    m->end("web-1", how);
+    run();
+    THEN("it stays so") {
+      CHECK(texts(answer) == strings{"web-1 + stopped"});
+      CHECK(states() == "1:stopped 2:ready");
+    }
+  }
+  WHEN("somebody restarts it meanwhile") {
+    const auto answer = operate(verb::restart, 1);
+    m->end("web-1", how);
+    run();
+    THEN("it does not wait for the rule") {
+      CHECK(states() == "1:ready 2:ready");
+      CHECK(texts(answer) == strings{"web-1 + ready"});
+    }
+  }
+}
+
+SCENARIO_METHOD(cluster_world, "a stop that may have left something says so") {
+  start(worker());
+  m->obeys = false;
+  const auto answer = operate(verb::stop);
+  m->end("worker", {ending::kind::signalled,
+                    0,
+                    15,
+                    {},
+                    "may have been left by it: pid 5 (sh)",
+                    true});
+  run();
+  CHECK(texts(answer)
+        == strings{"worker - stopped; may have been left by it: pid 5 (sh)"});
+}

@@ -116,6 +116,13 @@ struct machine {
     next(id);
   }
 
+  /// Its process, and not yet what that has started.
+  void end_leader(const std::string& id, ending how) {
+    const auto& x = processes.at(id);
+    caf::anon_send(x.owner,
+                   process_leader_ended{x.request.life, std::move(how)});
+  }
+
   void exit(const std::string& id, int code) {
     end(id, {ending::kind::exited, code, 0, {}});
   }

@@ -68,15 +68,24 @@ TEST_CASE("a message comes out as it went in") {
   CHECK(x.predecessors == 3);
   CHECK(x.last_end == "killed by SIGKILL");
 
-  const auto end = again(guard::ended{7, 4711, -1, 9, true, "out of memory", -5,
-                                      1 << 20, 2, "pid 12 (sleep)", false});
+  const guard::leader_end how{4711, -1, 9, true, "out of memory", -5, 1 << 20};
+  const auto end =
+      again(guard::ended{7, how, 2, "pid 12 (sleep)", "pid 13 (nginx)", false});
   CHECK(end.number == 7);
-  CHECK(end.code == -1);
-  CHECK(end.signal == 9);
-  CHECK(end.core);
-  CHECK(end.cpu_us == -5);
-  CHECK(end.left_example == "pid 12 (sleep)");
+  CHECK(end.how.code == -1);
+  CHECK(end.how.signal == 9);
+  CHECK(end.how.core);
+  CHECK(end.how.cpu_us == -5);
+  CHECK(end.killed == 2);
+  CHECK(end.killed_example == "pid 12 (sleep)");
+  CHECK(end.strays == "pid 13 (nginx)");
   CHECK_FALSE(end.gone);
+  const auto first = again(guard::leader_ended{8, how, 3, "pid 14 (sh)"});
+  CHECK(first.how.pid == 4711);
+  CHECK(first.left == 3);
+  CHECK(first.left_example == "pid 14 (sh)");
+  CHECK(again(guard::strays{{"pid 1 (a)", "pid 2 (b)"}}).all.size() == 2);
+  CHECK(again(guard::stop{9, 15}).signo == 15);
 
   const auto note = again(guard::note{"state", std::string("a\0b", 3)});
   CHECK(note.bytes == std::string("a\0b", 3));

@@ -32,6 +32,10 @@ cluster_actor::behavior_type fake_parent(
                          + std::to_string(x.life) + ' '
                          + (x.fault.empty() ? "good" : x.fault));
       },
+      [facts](const instance_expires& x) {
+        facts->push_back("expires " + std::to_string(x.slot) + '/'
+                         + std::to_string(x.life) + ' ' + x.text);
+      },
       [](const backends_assigned&) {},
       [](const backend_reachable&) {},
       [facts](const instance_said& x) {
@@ -228,6 +232,93 @@ SCENARIO_METHOD(instance_world, "a ready instance is asked to stop") {
       CHECK(m->log.empty());
     }
   }
+}
+
+SCENARIO_METHOD(instance_world,
+                "the end of the leader is not that of the life") {
+  start();
+  to_ready();
+  m->take_log();
+  facts->clear();
+  const ending how{ending::kind::exited, 3, 0, {}, "left pid 5 (sh) running"};
+
+  WHEN("it ends by itself") {
+    m->end_leader("web-3", how);
+    run();
+    THEN("what is left has the time of a stop, and no more") {
+      CHECK(*facts
+            == strings{"expires 3/7 exited with code 3; left pid 5 (sh) "
+                       "running"});
+      CHECK(m->take_log() == strings{"signal web-3 2"});
+      advance(5s - 1ms);
+      CHECK(m->log.empty());
+      CHECK_FALSE(gone());
+      advance(1ms);
+      CHECK(m->take_log() == strings{"signal web-3 9"});
+      REQUIRE(gone());
+    }
+    AND_WHEN("somebody asks it to stop, or it says to be ready") {
+      m->take_log();
+      stop();
+      m->ready("web-3");
+      run();
+      THEN("nothing is done twice") {
+        CHECK(m->log.empty());
+        CHECK(facts->size() == 1);
+      }
+    }
+    AND_WHEN("the rest ends") {
+      m->end("web-3", how);
+      run();
+      THEN("the leader's end is that of the life") {
+        REQUIRE(gone());
+        CHECK((*end)->code == 3);
+      }
+    }
+  }
+  WHEN("it is being stopped") {
+    stop();
+    CHECK(m->take_log() == strings{"signal web-3 2"});
+    advance(3s);
+    m->end_leader("web-3", how);
+    run();
+    THEN("the rest is asked, too, and the time goes on for both") {
+      CHECK(facts->empty());
+      CHECK(m->take_log() == strings{"signal web-3 2"});
+      advance(2s - 1ms);
+      CHECK(m->log.empty());
+      advance(1ms);
+      CHECK(m->take_log() == strings{"signal web-3 9"});
+    }
+  }
+}
+
+SCENARIO_METHOD(instance_world, "a leader that ends before it is ready") {
+  start();
+  m->exec("web-3");
+  run();
+  m->take_log();
+  m->end_leader("web-3", {ending::kind::exited, 0, 0, {}});
+  run();
+  CHECK(m->take_log() == strings{"signal web-3 2"});
+  m->ready("web-3");
+  run();
+  CHECK(*facts
+        == strings{"launched 3/7 pid 101", "expires 3/7 exited with code 0"});
+}
+
+SCENARIO_METHOD(instance_world, "a leader that ends within the grace period") {
+  start(2s);
+  to_ready();
+  m->take_log();
+  stop();
+  m->end_leader("web-3", {ending::kind::exited, 0, 0, {}});
+  run();
+  CHECK(m->log.empty());
+  advance(2s);
+  CHECK(m->take_log() == strings{"signal web-3 2"});
+  advance(5s);
+  CHECK(m->take_log() == strings{"signal web-3 9"});
 }
 
 SCENARIO_METHOD(instance_world,

@@ -220,11 +220,11 @@ unique_fd connect_to(std::uint16_t port) {
 // --- children under test: a loop and the events it has brought ---------------
 
 struct event {
-  std::string what;  // launched, failed, ready, exited
+  std::string what;  // launched, failed, ready, leader ended, exited
   std::string key;
   std::uint64_t life = 0;
   pid_t pid = 0;
-  std::string text;   // warning, address or fault
+  std::string text;   // warning, address, fault, or who was left or killed
   std::string stage;  // of a fault
   exit_status status;
 };
@@ -248,9 +248,15 @@ struct world {
                           const std::string& address) {
       add({"ready", key, life, 0, address, "", {}});
     };
+    result.leader_ended = [this](const std::string& key, std::uint64_t life,
+                                 const leader_end& end) {
+      add({"leader ended", key, life, end.status.pid, end.left_example, "",
+           end.status});
+    };
     result.exited = [this](const std::string& key, std::uint64_t life,
-                           const exit_status& status) {
-      add({"exited", key, life, status.pid, "", "", status});
+                           const burial& end) {
+      add({"exited", key, life, end.status.pid, end.killed_example, "",
+           end.status});
     };
     return result;
   }
@@ -761,16 +767,70 @@ TEST_CASE("signals reach the whole group, the exit waits for its end") {
   CHECK(living_in_group(stubborn) == 0);
 }
 
-TEST_CASE("what a crashed leader leaves behind is ended") {
+TEST_CASE("what a crashed leader leaves behind runs until it is told to end") {
   world w;
   std::size_t left = 99;
   w.on_event = [&](const event& e) {
     if (e.what == "exited")
       left = living_in_group(e.pid);
   };
-  w.launch("a", {"sh", "-c", "sleep 1000 & trap '' TERM; sleep 1000 & exit 3"});
-  CHECK(w.await("exited", "a").status.code == 3);
+  // The second ignores the stop signal.
+  w.launch("a", {"sh", "-c", "sleep 1000 & trap '' TERM; sleep 1001 & exit 3"});
+  const auto first = w.await("leader ended", "a");
+  CHECK(first.status.code == 3);
+  CHECK(first.text.starts_with("pid "));  // (sleep), or still (sh)
+  CHECK(living_in_group(first.pid) == 2);
+  w.all->stop("a", 1, SIGTERM);
+  w.run_until([&] { return living_in_group(first.pid) == 1; });
+  CHECK_FALSE(w.has("exited", "a", 1));
+  w.all->kill_group("a", 1);
+  const auto end = w.await("exited", "a");
+  CHECK(end.status.code == 3);
+  CHECK(end.text.ends_with("(sleep)"));
   CHECK(left == 0);
+  CHECK(w.story("a") == names{"launched", "ready", "leader ended", "exited"});
+  CHECK_FALSE(has_child_to_reap());
+}
+
+TEST_CASE("a stop reaches who is stopped, and nobody twice") {
+  const temporary_folder folder;
+  world w;
+  launch_request request;
+  request.cwd = folder.path.string();
+  // The child counts its signals; the leader goes at the first one.
+  request.argv = {"bash", "-c",
+                  "(trap 'echo TERM >> signals' TERM; trap 'exit 0' USR1; "
+                  "touch up; while :; do sleep 0.01; done) & wait"};
+  w.all->launch("a", 1, std::move(request));
+  const auto pid = w.await("launched", "a").pid;
+  w.run_until([&] { return std::filesystem::exists(folder.path / "up"); });
+  CHECK_FALSE(w.all->signal("a", 1, SIGSTOP));
+  w.all->stop("a", 1, SIGTERM);
+  CHECK(w.await("leader ended", "a").pid == pid);
+  w.run_until([&] { return contents(folder.path / "signals") == "TERM\n"; });
+  w.all->stop("a", 1, SIGTERM);
+  CHECK_FALSE(w.all->signal("a", 1, SIGUSR1));
+  w.await("exited", "a");
+  CHECK(contents(folder.path / "signals") == "TERM\n");
+}
+
+TEST_CASE("what has left the session gets the stop signal after its leader") {
+  const temporary_folder folder;
+  world w;
+  launch_request request;
+  request.cwd = folder.path.string();
+  request.argv = {"bash", "-c",
+                  "setsid bash -c \"trap 'echo TERM > got; exit' TERM; "
+                  "touch up; while :; do sleep 0.01; done\" & wait"};
+  w.all->launch("a", 1, std::move(request));
+  w.await("launched", "a");
+  w.run_until([&] { return std::filesystem::exists(folder.path / "up"); });
+  w.all->stop("a", 1, SIGTERM);
+  w.await("leader ended", "a");
+  CHECK_FALSE(std::filesystem::exists(folder.path / "got"));
+  w.all->stop("a", 1, SIGTERM);
+  w.await("exited", "a");
+  CHECK(contents(folder.path / "got") == "TERM\n");
 }
 
 // Started by the next test: its child stays in the group and becomes a zombie

@@ -44,8 +44,8 @@ struct world {
     result.ready = [this](auto&, auto, auto& address) {
       add("ready " + address);
     };
-    result.exited = [this](auto&, auto, auto& status) {
-      add("exited " + std::to_string(status.code));
+    result.exited = [this](auto&, auto, auto& end) {
+      add("exited " + std::to_string(end.status.code));
     };
     result.said = [this](auto&, auto, const self_report& x) {
       add(std::string{"said"} + (x.ready ? " ready" : "")

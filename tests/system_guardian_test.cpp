@@ -135,11 +135,200 @@ SCENARIO("a program that daemonises away is reported, and not left running") {
   REQUIRE(wait_until(
       [&] { return text_of(box.unit("daemon").at("state")) == "finished"; }));
   CHECK(others(box).empty());
+  CHECK(contains(text_of(box.unit("daemon").at("reason")),
+                 "went into the background"));
   const auto log = box.pup({"logs", "--id", "daemon"}).out;
   INFO(log);
-  CHECK(contains(log, "left 1 running"));
+  CHECK(contains(log, "went into the background and left pid "));
   CHECK(contains(log, "(sleep)"));
-  CHECK(contains(log, "foreground"));
+  CHECK(contains(log, "daemon off;"));
+  CHECK(box.end() == "");
+}
+
+// -- what belongs to a life, and how long it has to end -----------------------
+
+namespace {
+
+/// An application that takes a moment to end, below a shell that does not wait
+/// for it: "went" tells that it ended by itself.
+std::string patient_app(const std::string& wrapper_before,
+                        const std::string& wrapper_after) {
+  return R"({"id": "app", "terminateTimeout": 60, "restart": "never", "cmd":
+    ")" + wrapper_before
+         + R"(bash -c 'trap \"sleep 1; echo went >> went; exit 0\" TERM; touch up; while :; do sleep 0.05; done')"
+         + wrapper_after + R"("})";
+}
+
+}  // namespace
+
+SCENARIO("the end of a shell is not that of what it runs") {
+  for (const auto& [before, after] :
+       {std::pair{"", "; echo after"}, std::pair{"", " & wait"},
+        std::pair{"setsid ", " & wait"}, std::pair{"(", ") & exec sleep 1000"},
+        std::pair{"env -i setsid ", " & wait"}}) {
+    INFO(before << "…" << after);
+    sandbox box;
+    box.write("config.json", config({patient_app(before, after)}));
+    start(box);
+    REQUIRE(
+        wait_until([&] { return std::filesystem::exists(box.path("up")); }));
+    CHECK(box.pup({"stop", "app"}).code == 0);
+    CHECK(box.read("went") == "went\n");
+    CHECK(others(box).empty());
+    const auto why = box.pup({"why", "app"}).out;
+    INFO(why);
+    CHECK_FALSE(contains(why, "SIGKILL"));
+    CHECK(box.end() == "");
+  }
+}
+
+SCENARIO("a leader that fails gives what it has left the time of a stop") {
+  sandbox box;
+  box.write("config.json",
+            config({patient_app("",
+                                " & while [ ! -e up ]; do sleep 0.05; "
+                                "done; exit 3")}));
+  static_cast<void>(box.pup({"start", "config.json"}));
+  REQUIRE(wait_until(
+      [&] { return text_of(box.unit("app").at("state")) == "failed"; }));
+  CHECK(box.read("went") == "went\n");
+  CHECK(others(box).empty());
+  const auto reason = text_of(box.unit("app").at("reason"));
+  INFO(reason);
+  CHECK(contains(reason, "exited with code 3; left pid "));
+  CHECK(box.end() == "");
+}
+
+SCENARIO("what has to be killed is named") {
+  sandbox box;
+  box.write("config.json",
+            config({R"({"id": "app", "terminateTimeout": 1, "cmd":
+    "sh -c 'trap \"\" TERM; touch up; sleep 1000; :' & wait"})"}));
+  start(box);
+  REQUIRE(wait_until([&] { return std::filesystem::exists(box.path("up")); }));
+  CHECK(box.pup({"stop", "app"}).code == 0);
+  CHECK(others(box).empty());
+  const auto why = box.pup({"why", "app"}).out;
+  INFO(why);
+  CHECK(contains(why, "got SIGKILL: pid "));
+  CHECK(box.end() == "");
+}
+
+SCENARIO("a life that expires goes on expiring under the next supervisor") {
+  sandbox box;
+  box.write("config.json",
+            config({R"({"id": "app", "terminateTimeout": 60, "restart": "never",
+    "cmd": "sh -c 'trap \"\" TERM; touch up; while [ ! -e go ]; do sleep 0.05; done; exit 0' & while [ ! -e up ]; do sleep 0.05; done; exit 3"})",
+                    sleeper("other")}));
+  static_cast<void>(box.pup({"start", "config.json"}));
+  REQUIRE(wait_until(
+      [&] { return text_of(box.unit("app").at("state")) == "stopping"; }));
+  const auto supervisor = only(box.supervisors());
+  REQUIRE(::kill(supervisor, SIGKILL) == 0);
+  REQUIRE(wait_until([&] {
+    const auto now = box.supervisors();
+    return now.size() == 1 && now.count(supervisor) == 0
+           && box.pup({"status"}).code == 0;
+  }));
+  REQUIRE(wait_until(
+      [&] { return text_of(box.unit("app").at("state")) == "stopping"; }));
+  CHECK(box.unit("app").at("pid").is_null());
+  box.write("go", "");
+  CHECK(wait_until(
+      [&] { return text_of(box.unit("app").at("state")) == "failed"; }));
+  CHECK(contains(text_of(box.unit("app").at("reason")), "exited with code 3"));
+  CHECK(others(box) == std::set<pid_t>{pid_of(box, "other")});
+  CHECK(box.end() == "");
+}
+
+SCENARIO(
+    "what has cleaned everything that tells whose it is belongs to someone") {
+  sandbox box;
+  // Orphaned at once, another session, no environment, other descriptors: what
+  // tells is that nobody else could have started it.
+  box.write("config.json", config({R"({"id": "app", "restart": "never", "cmd":
+    "(env -i setsid sleep 1006 </dev/null >/dev/null 2>&1 &) ; touch up; exec sleep 1007"})"}));
+  start(box);
+  REQUIRE(wait_until([&] { return std::filesystem::exists(box.path("up")); }));
+  const auto bare = [&] {
+    std::istringstream all{
+        run(box.program({"/usr/bin/pgrep", "-x", "-f", "sleep 1006", "-P",
+                         std::to_string(only(box.guardians()))}))
+            .out};
+    pid_t pid = 0;
+    all >> pid;
+    return pid;
+  };
+  pid_t daemon = 0;
+  REQUIRE(wait_until([&] { return (daemon = bare()) != 0; }));
+  CHECK(box.pup({"stop", "app"}).code == 0);
+  CHECK(wait_for_end(daemon, 0ms));
+  CHECK(box.end() == "");
+}
+
+SCENARIO("a stray of two possible owners is named, and ends with pup") {
+  sandbox box;
+  const auto daemon = [](const std::string& id) {
+    return R"({"id": ")" + id + R"(", "cmd": "touch )" + id
+           + R"(; while [ ! -e go ]; do sleep 0.02; done; [ )" + id
+           + R"( = b ] && (env -i setsid sleep 1008 </dev/null >/dev/null 2>&1 &) ; exec sleep 1009"})";
+  };
+  box.write("config.json", config({daemon("a"), daemon("b")}));
+  start(box);
+  const auto guardian = only(box.guardians());
+  REQUIRE(wait_until([&] {
+    return std::filesystem::exists(box.path("a"))
+           && std::filesystem::exists(box.path("b"));
+  }));
+  box.write("go", "");
+  pid_t stray = 0;
+  REQUIRE(wait_until([&] {
+    std::istringstream all{
+        run(box.program({"/usr/bin/pgrep", "-x", "-f", "sleep 1008", "-P",
+                         std::to_string(guardian)}))
+            .out};
+    return static_cast<bool>(all >> stray);
+  }));
+  const auto stopped = box.pup({"stop", "a"});
+  CHECK(stopped.code == 1);
+  INFO(stopped.out << stopped.err);
+  CHECK(contains(stopped.out + stopped.err,
+                 "pid " + std::to_string(stray) + " (sleep)"));
+  CHECK(alive(stray));
+  CHECK(contains(box.pup({"status"}).out + box.pup({"status"}).err,
+                 "pid " + std::to_string(stray) + " (sleep)"));
+  CHECK(box.pup({"terminate"}).code == 0);
+  CHECK(wait_for_end(stray));
+  CHECK(box.end() == "");
+}
+
+SCENARIO("a supervisor that is stopped is replaced") {
+  sandbox box;
+  box.env["PUP_HANG_TIMEOUT"] = "1";
+  box.write("config.json", config({sleeper("a")}));
+  start(box);
+  const auto pid = pid_of(box, "a");
+  const auto frozen = only(box.supervisors());
+  freeze(frozen);
+  CHECK(wait_for_end(frozen));
+  REQUIRE(wait_until([&] { return box.pup({"status"}).code == 0; }));
+  CHECK(pid_of(box, "a") == pid);
+  CHECK(contains(box.read("state/pup/pup.log"),
+                 "pid " + std::to_string(frozen)
+                     + ", has been stopped (SIGSTOP) for 1 s"));
+  CHECK(box.end() == "");
+}
+
+SCENARIO("a stopped process is stopped all the same, and soon") {
+  sandbox box;
+  box.write("config.json",
+            config({R"({"id": "app", "terminateTimeout": 80, "cmd":
+    ["bash", "-c", "trap 'echo went > went; exit 0' TERM; while :; do sleep 0.05; done"]})"}));
+  start(box);
+  freeze(pid_of(box, "app"));
+  const auto stopped = box.pup({"stop", "app"}, 70s);
+  CHECK(stopped.code == 0);
+  CHECK(box.read("went") == "went\n");
   CHECK(box.end() == "");
 }
 
@@ -166,7 +355,8 @@ SCENARIO("when the guardian is killed everything stops in order") {
 SCENARIO("a supervisor in the foreground passes on signals and exit codes") {
   sandbox box;
   box.write("config.json", config({sleeper("a")}));
-  for (const int signo : {SIGTERM, SIGINT}) {
+  // The last one is the stop signal of several images.
+  for (const int signo : {SIGTERM, SIGINT, SIGQUIT}) {
     process it{box.command({"run"})};
     REQUIRE(it.says("is up, pid "));
     // The process that was started is the guardian; one that it starts looks

@@ -1,0 +1,359 @@
+#include "pup/runtime/membership.hpp"
+
+#include "pup/runtime/descendants.hpp"
+#include "pup/runtime/proc_file.hpp"
+
+#include <algorithm>
+#include <array>
+#include <csignal>
+#include <string_view>
+#include <utility>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+namespace pup {
+
+namespace {
+
+// Two looks in a row agree at once, unless processes come and go meanwhile.
+constexpr int most_looks = 16;
+
+// The folder of a process in the hierarchy of version 2, from its root.
+std::string cgroup_of(pid_t pid) {
+  const auto text =
+      '\n' + read_proc_file("/proc/" + std::to_string(pid) + "/cgroup");
+  constexpr std::string_view entry = "\n0::";
+  const auto at = text.find(entry);
+  if (at == std::string::npos)
+    return {};
+  const auto begin = at + entry.size();
+  return text.substr(begin, text.find('\n', begin) - begin);
+}
+
+}  // namespace
+
+// -- lives --------------------------------------------------------------------
+
+void membership::begin(std::uint64_t number, life_traits traits) {
+  leaders_[traits.leader] = number;
+  sessions_[traits.leader] = {number, 0, true};
+  known_.erase(traits.leader);  // somebody who had its number before
+  lives_[number] = std::move(traits);
+}
+
+void membership::leader_ended(std::uint64_t number) {
+  const auto life = lives_.find(number);
+  if (life == lives_.end() || leaders_.erase(life->second.leader) == 0)
+    return;
+  auto& own = sessions_[life->second.leader];
+  if (own.number == number)
+    own = {number, ticks_since_boot(), false};
+}
+
+void membership::end(std::uint64_t number) {
+  leader_ended(number);
+  lives_.erase(number);
+  std::erase_if(sessions_,
+                [&](const auto& x) { return x.second.number == number; });
+  std::erase_if(known_,
+                [&](const auto& x) { return x.second.number == number; });
+}
+
+void membership::set_apart(pid_t pid) {
+  apart_.insert(pid);
+}
+
+void membership::about_to_reap(pid_t pid) {
+  if (const auto leader = leaders_.find(pid); leader != leaders_.end())
+    return leader_ended(leader->second);
+  if (const auto i = known_.find(pid);
+      i != known_.end() && i->second.number != 0)
+    keep_session(i->second.number, ::getsid(pid));
+}
+
+bool membership::reaped(pid_t pid) {
+  apart_.erase(pid);
+  known_.erase(pid);
+  const auto i = questions_.find(pid);
+  if (i == questions_.end())
+    return false;
+  const auto asked = std::move(i->second);
+  questions_.erase(i);
+  std::uint64_t number = 0;
+  if (::read(asked.answer.get(), &number, sizeof(number)) != sizeof(number))
+    number = 0;
+  answered(asked, number);
+  return true;
+}
+
+// -- looks --------------------------------------------------------------------
+
+std::vector<pid_t> membership::orphans_by_now() const {
+  auto result = children_of(::getpid());
+  std::erase_if(result, [this](pid_t x) {
+    return leaders_.count(x) != 0 || apart_.count(x) != 0
+           || questions_.count(x) != 0 || apart_.count(::getsid(x)) != 0;
+  });
+  return result;
+}
+
+void membership::look_at_orphans() {
+  std::vector<pid_t> before;
+  for (int i = 0; i < most_looks; ++i) {
+    auto now = orphans_by_now();
+    if (i > 0 && now == before)
+      return;
+    for (const auto pid : now)
+      if (const auto x = known_.find(pid);
+          x != known_.end() && x->second.orphan && x->second.number != 0)
+        keep_session(x->second.number, ::getsid(pid));
+    for (const auto pid : now)
+      meet(pid);
+    before = std::move(now);
+  }
+}
+
+void membership::meet(pid_t pid) {
+  const auto i = known_.find(pid);
+  // A child of ours keeps its number until we have reaped it.
+  if (i != known_.end() && i->second.orphan)
+    return;
+  const auto now = stat_of(pid);
+  if (!now || !now->lives())
+    return;
+  if (i != known_.end() && i->second.started == now->started) {
+    i->second.orphan = true;
+    return claim_tree(pid, i->second.number);
+  }
+  known_[pid] = {now->started, 0, true, false, {}};
+  auto number = by_session(pid, now->started);
+  if (number == 0)
+    number = by_pipe(pid);
+  if (number == 0)
+    number = by_cgroup(pid);
+  if (number != 0)
+    claim_tree(pid, number);
+  else
+    ask(pid);
+}
+
+void membership::claim(pid_t pid, std::uint64_t number) {
+  if (leaders_.count(pid) != 0 || apart_.count(pid) != 0)
+    return;
+  const auto now = stat_of(pid);
+  if (!now || !now->lives())
+    return;
+  auto& x = known_[pid];
+  if (x.started != now->started)
+    x = {now->started, 0, false, false, {}};
+  x.number = number;
+  x.candidates.clear();
+  keep_session(number, now->session);
+}
+
+void membership::claim_tree(pid_t pid, std::uint64_t number) {
+  claim(pid, number);
+  for (const auto x : descendants_of(pid))
+    claim(x, number);
+}
+
+void membership::look_below(std::uint64_t number) {
+  const auto life = lives_.find(number);
+  if (life == lives_.end())
+    return;
+  std::vector<pid_t> roots;
+  for (const auto& [pid, x] : known_)
+    if (x.number == number && x.orphan)
+      roots.push_back(pid);
+  std::erase_if(known_, [&](const auto& x) {
+    return x.second.number == number && !x.second.orphan
+           && start_ticks(x.first) != x.second.started;
+  });
+  for (const auto x : roots)
+    claim_tree(x, number);
+  if (const auto leader = leaders_.find(life->second.leader);
+      leader != leaders_.end() && leader->second == number)
+    for (const auto x : descendants_of(life->second.leader))
+      claim(x, number);
+}
+
+void membership::keep_session(std::uint64_t number, pid_t id) {
+  if (id <= 0)
+    return;
+  auto& x = sessions_[id];
+  if (!x.leads)
+    x = {number, ticks_since_boot(), false};
+}
+
+// -- whose it is --------------------------------------------------------------
+
+// The number of a session belongs to nobody else while somebody is in it: its
+// leader, say, or this process itself, if it is older than our last look at it.
+std::uint64_t membership::by_session(pid_t pid, std::uint64_t started) const {
+  const auto number = ::getsid(pid);
+  const auto i = sessions_.find(number);
+  if (i == sessions_.end())
+    return 0;
+  const auto leader = known_.find(number);
+  const auto leads =
+      i->second.leads
+      || (leader != known_.end() && leader->second.number == i->second.number
+          && leader->second.started == start_ticks(number));
+  return leads || started <= i->second.seen ? i->second.number : 0;
+}
+
+std::uint64_t membership::by_pipe(pid_t pid) const {
+  std::set<std::uint64_t> owners;
+  for (const int fd : {STDOUT_FILENO, STDERR_FILENO})
+    if (const auto pipe = pipe_behind(pid, fd); pipe != 0)
+      for (const auto& [number, x] : lives_)
+        if (std::find(x.pipes.begin(), x.pipes.end(), pipe) != x.pipes.end())
+          owners.insert(number);
+  return owners.size() == 1 ? *owners.begin() : 0;
+}
+
+std::uint64_t membership::by_cgroup(pid_t pid) const {
+  std::vector<std::uint64_t> owners;
+  std::string folder;
+  for (const auto& [number, x] : lives_) {
+    if (x.cgroup_folder.empty())
+      continue;
+    if (folder.empty())
+      folder = cgroup_of(pid);
+    if (folder.size() > 1 && x.cgroup_folder.ends_with(folder))
+      owners.push_back(number);
+  }
+  return owners.size() == 1 ? owners.front() : 0;
+}
+
+// An orphan that has no user any more has ended.
+std::vector<std::uint64_t> membership::possible_owners(pid_t pid) const {
+  std::vector<std::uint64_t> result;
+  const auto user = user_of(pid);
+  const auto started = start_ticks(pid);
+  for (const auto& [number, x] : lives_)
+    if (x.started <= started && (!x.user || *x.user == 0 || x.user == user))
+      result.push_back(number);
+  return result;
+}
+
+// Of root's lives any user's process may be one; so may that of a life which
+// runs as this user, and says that it belongs to root's.
+std::vector<std::uint64_t> membership::owners_by_variable(
+    pid_t pid, std::uint64_t number) const {
+  const auto life = lives_.find(number);
+  if (life == lives_.end())
+    return {};
+  const auto user = user_of(pid);
+  if (!user
+      || (life->second.user && *life->second.user != 0
+          && life->second.user != user))
+    return {};
+  std::vector<std::uint64_t> result{number};
+  if (life->second.user.value_or(::geteuid()) != *user)
+    for (const auto& [other, x] : lives_)
+      if (other != number && x.user == user)
+        result.push_back(other);
+  return result;
+}
+
+void membership::ask(pid_t pid) {
+  std::array<int, 2> ends{};
+  if (::pipe2(ends.data(), O_CLOEXEC | O_NONBLOCK) != 0)
+    return judge_by_elimination(pid);
+  unique_fd reading{ends[0]};
+  const unique_fd writing{ends[1]};
+  const auto helper = ::fork();
+  if (helper < 0)
+    return judge_by_elimination(pid);
+  if (helper == 0) {
+    const auto number = number_in(life_of(pid), scope_);
+    if (::write(writing.get(), &number, sizeof(number)) < 0)
+      ::_exit(1);
+    ::_exit(0);
+  }
+  auto& x = known_.at(pid);
+  x.asked = true;
+  questions_[helper] = {pid, x.started, std::move(reading),
+                        clock::now() + patience};
+}
+
+void membership::answered(const question& x, std::uint64_t number) {
+  const auto i = known_.find(x.orphan);
+  if (i == known_.end() || i->second.started != x.started
+      || !std::exchange(i->second.asked, false) || i->second.number != 0)
+    return;
+  auto owners = owners_by_variable(x.orphan, number);
+  if (owners.size() == 1)
+    claim_tree(x.orphan, owners.front());
+  else if (owners.empty())
+    judge_by_elimination(x.orphan);
+  else
+    i->second.candidates = std::move(owners);
+}
+
+void membership::judge_by_elimination(pid_t pid) {
+  auto owners = possible_owners(pid);
+  if (owners.size() == 1 && ::getpid() != 1)
+    claim_tree(pid, owners.front());
+  else
+    known_.at(pid).candidates = std::move(owners);
+}
+
+// -- questions ----------------------------------------------------------------
+
+std::optional<membership::clock::time_point> membership::deadline() const {
+  std::optional<clock::time_point> result;
+  for (const auto& [helper, x] : questions_)
+    if (!result || x.deadline < *result)
+      result = x.deadline;
+  return result;
+}
+
+// Its end follows, which brings no answer.
+void membership::on_time() {
+  const auto now = clock::now();
+  for (auto& [helper, x] : questions_)
+    if (x.deadline <= now) {
+      ::kill(helper, SIGKILL);
+      x.deadline = now + patience;
+    }
+}
+
+bool membership::has_left(std::uint64_t number) const {
+  return std::any_of(known_.begin(), known_.end(), [&](const auto& x) {
+    return x.second.orphan && (x.second.number == number || x.second.asked);
+  });
+}
+
+std::vector<membership::member> membership::of(std::uint64_t number) const {
+  std::vector<member> result;
+  for (const auto& [pid, x] : known_)
+    if (x.number == number)
+      result.push_back({pid, x.started});
+  std::sort(result.begin(), result.end(),
+            [](const member& a, const member& b) { return a.pid < b.pid; });
+  return result;
+}
+
+std::vector<std::string> membership::strays_of(std::uint64_t number) const {
+  std::vector<std::string> result;
+  for (const auto& [pid, x] : known_)
+    if (x.orphan && x.number == 0 && !x.asked
+        && std::find(x.candidates.begin(), x.candidates.end(), number)
+               != x.candidates.end())
+      result.push_back(describe_process(pid));
+  return result;
+}
+
+std::vector<std::string> membership::strays() const {
+  std::vector<std::string> result;
+  for (const auto& [pid, x] : known_)
+    if (x.orphan && x.number == 0 && !x.asked)
+      result.push_back(describe_process(pid));
+  std::sort(result.begin(), result.end());
+  return result;
+}
+
+}  // namespace pup

@@ -1,0 +1,151 @@
+// Which process belongs to which life, told by what programs cannot overwrite.
+//
+// A life begins with its leader, a child of this process, which is a subreaper:
+// whatever loses its parent becomes our child as well, an *orphan*. So a life
+// has something left as long as one of our children belongs to it, and the rest
+// is found below these. Reparenting raises no event: the orphans are looked at
+// with each SIGCHLD, and what is below a leader before each signal. Whose an
+// orphan is, is told by, in this order:
+//
+//   1. having been seen below the leader, or below another orphan of the life,
+//      by pid and start time;
+//   2. its session: the leader's, or one in which the life was seen;
+//   3. a pipe that only this life was given, on its descriptors 1 and 2;
+//   4. a cgroup that only this life is in;
+//   5. the variable that each process of a life inherits (descendants.hpp), if
+//      its user is one that the life can have. That is memory of the program:
+//      it may forge it, erase it, and make its reader wait; a helper process
+//      reads it, for a second at most;
+//   6. being all that the life can have left behind: no other life existed that
+//      could have.
+//
+// None of these, or several lives by the last: it is a *stray*. It belongs to
+// nobody, is told by name, and ends with the guardian.
+//
+// Where this is process 1 of a container, an orphan may come from outside, and
+// rule 6 does not hold.
+#pragma once
+
+#include "pup/runtime/fd.hpp"
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include <sys/types.h>
+
+namespace pup {
+
+/// How the processes of a life are known.
+struct life_traits {
+  pid_t leader = 0;
+  std::uint64_t started = 0;  ///< of the leader, in clock ticks since the boot
+  /// The user that all of it has; none: this process's own, or any other one
+  /// where that is root.
+  std::optional<uid_t> user{};
+  std::vector<std::uint64_t> pipes{};  ///< inodes
+  std::string cgroup_folder{};         ///< empty: none
+};
+
+/// One thread, which has no other children than the lives', orphans, and what
+/// set_apart() names.
+class membership {
+public:
+  using clock = std::chrono::steady_clock;
+
+  /// For how long the variable of an orphan is waited for.
+  static constexpr std::chrono::seconds patience{1};
+
+  /// `scope`: of life_entry().
+  explicit membership(std::string scope = {}) : scope_(std::move(scope)) {}
+
+  void set_scope(std::string scope) {
+    scope_ = std::move(scope);
+  }
+
+  void begin(std::uint64_t number, life_traits traits);
+  void end(std::uint64_t number);
+
+  /// A child that is no life's, and what it has started is not, either.
+  void set_apart(pid_t pid);
+
+  /// A child has ended and is about to be reaped: its numbers are its own
+  /// still.
+  void about_to_reap(pid_t pid);
+  /// It was. True: it was a helper of ours.
+  bool reaped(pid_t pid);
+
+  /// Finds new orphans.
+  void look_at_orphans();
+  /// Finds what is below the leader and the orphans of a life.
+  void look_below(std::uint64_t number);
+
+  /// An orphan of it is left, or one that may be its own.
+  [[nodiscard]] bool has_left(std::uint64_t number) const;
+
+  struct member {
+    pid_t pid = 0;
+    std::uint64_t started = 0;
+  };
+  /// As the last looks have found them, without the leader.
+  [[nodiscard]] std::vector<member> of(std::uint64_t number) const;
+
+  /// Strays that this life may have left: "pid 4711 (sleep)" each.
+  [[nodiscard]] std::vector<std::string> strays_of(std::uint64_t number) const;
+  [[nodiscard]] std::vector<std::string> strays() const;
+
+  /// When on_time() is due.
+  [[nodiscard]] std::optional<clock::time_point> deadline() const;
+  void on_time();
+
+private:
+  struct process {
+    std::uint64_t started = 0;
+    std::uint64_t number = 0;                 // 0: not known, or nobody's
+    bool orphan = false;                      // a child of ours
+    bool asked = false;                       // its variable is being read
+    std::vector<std::uint64_t> candidates{};  // of a stray
+  };
+  struct session {
+    std::uint64_t number = 0;
+    std::uint64_t seen = 0;  // ticks: until then it was this life's
+    bool leads = false;      // its leader is that of the life, unreaped
+  };
+  struct question {
+    pid_t orphan = 0;
+    std::uint64_t started = 0;
+    unique_fd answer;
+    clock::time_point deadline;
+  };
+
+  std::vector<pid_t> orphans_by_now() const;
+  void meet(pid_t pid);
+  void claim(pid_t pid, std::uint64_t number);
+  void claim_tree(pid_t pid, std::uint64_t number);
+  std::uint64_t by_session(pid_t pid, std::uint64_t started) const;
+  std::uint64_t by_pipe(pid_t pid) const;
+  std::uint64_t by_cgroup(pid_t pid) const;
+  void ask(pid_t pid);
+  void answered(const question& x, std::uint64_t number);
+  void judge_by_elimination(pid_t pid);
+  std::vector<std::uint64_t> possible_owners(pid_t pid) const;
+  std::vector<std::uint64_t> owners_by_variable(pid_t pid,
+                                                std::uint64_t number) const;
+  void keep_session(std::uint64_t number, pid_t id);
+  void leader_ended(std::uint64_t number);
+
+  std::string scope_;
+  std::map<std::uint64_t, life_traits> lives_;
+  std::unordered_map<pid_t, std::uint64_t> leaders_;  // unreaped
+  std::set<pid_t> apart_;
+  std::unordered_map<pid_t, process> known_;
+  std::unordered_map<pid_t, session> sessions_;
+  std::map<pid_t, question> questions_;  // by helper
+};
+
+}  // namespace pup
