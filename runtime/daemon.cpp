@@ -22,9 +22,9 @@
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
+#include <malloc.h>
 
 #include <fcntl.h>
-#include <malloc.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -78,8 +78,9 @@ exit_code exit_code_of(const ending& how) {
 /// `pup start` listens to. A full disk must not keep the supervisor from
 /// running: then they go nowhere.
 void leave_terminal(const std::string& file) {
-  unique_fd out{
-      ::open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600)};
+  unique_fd out{::open(file.c_str(),
+                       O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC,
+                       0600)};
   if (!out)
     out = unique_fd{::open("/dev/null", O_WRONLY | O_CLOEXEC)};
   if (!out)

@@ -32,9 +32,12 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
+
+#include <sys/types.h>
 
 namespace pup {
 
@@ -51,7 +54,9 @@ std::variant<log_pipe, os_fault> make_log_pipe();
 struct log_attachment {
   std::string id;      ///< 1 to 255 bytes
   output_spec output;  ///< its paths are expanded
-  unique_fd out{};     ///< read ends; one may be missing
+  /// Who the process is, where that is somebody else than pup.
+  std::optional<uid_t> user{};
+  unique_fd out{};  ///< read ends; one may be missing
   unique_fd err{};
   std::shared_ptr<log_losses> losses;  ///< may be null
   /// Taken over from a predecessor that has written to the same store.

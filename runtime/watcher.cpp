@@ -1,7 +1,7 @@
 #include "pup/runtime/watcher.hpp"
 
 #include "pup/config/glob.hpp"
-#include "pup/runtime/fd.hpp"
+#include "pup/runtime/trusted_path.hpp"
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
@@ -18,6 +18,7 @@
 #include <utility>
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -82,6 +83,15 @@ struct folder_closer {
   }
 };
 
+std::unique_ptr<DIR, folder_closer> entries_of(int folder) {
+  unique_fd fd{::openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+  std::unique_ptr<DIR, folder_closer> result{fd ? ::fdopendir(fd.get())
+                                                : nullptr};
+  if (result)
+    static_cast<void>(fd.release());
+  return result;
+}
+
 }  // namespace
 
 class watcher::impl : public std::enable_shared_from_this<impl> {
@@ -106,8 +116,9 @@ private:
     kind is = kind::missing;
     dev_t device = 0;
     ino_t number = 0;
-    bool known = false;  // it was looked for once
-    bool stale = false;  // what was found is not there any more
+    bool known = false;   // it was looked for once
+    bool stale = false;   // what was found is not there any more
+    std::string refused;  // why its path is not followed
   };
 
   struct subscription {
@@ -161,13 +172,16 @@ private:
 
   // -- watches ----------------------------------------------------------------
 
-  bool watch(root& of, const std::string& folder, role as);
+  bool watch_folder(root& of, const std::string& folder, role as, int fd);
+  bool watch_way_in(root& of, const std::string& folder);
+  void not_watched(root& of, const std::string& folder, int code);
   template <class Which>
   void drop(const root& of, role as, Which which);
   void drop_all(const root& of);
   void settle(root& x);
   void watch_way(root& x);
   std::string scan(root& of, const std::string& folder);
+  static bool look_at(root& x, struct stat& info);
 
   // -- what counts ------------------------------------------------------------
 
@@ -387,19 +401,20 @@ void watcher::impl::on_tree(root& of, const std::string& folder,
 
 // -- watches ------------------------------------------------------------------
 
-bool watcher::impl::watch(root& of, const std::string& folder, role as) {
+// By its descriptor: the path may lead elsewhere by now.
+bool watcher::impl::watch_folder(root& of, const std::string& folder, role as,
+                                 int fd) {
   // What lies on the way may be as busy as /tmp: only names count there, but
   // the writing of a watched file itself.
   const auto mask =
       name_events | IN_ONLYDIR | IN_MASK_ADD
-      | (as == role::tree || of.is == kind::file ? IN_CLOSE_WRITE : 0U)
-      | (as == role::tree && folder != of.path ? IN_DONT_FOLLOW : 0U);
+      | (as == role::tree || of.is == kind::file ? IN_CLOSE_WRITE : 0U);
+  const auto name = "/proc/self/fd/" + std::to_string(fd);
   const auto wd =
-      open() ? ::inotify_add_watch(queue_.native_handle(), folder.c_str(), mask)
+      open() ? ::inotify_add_watch(queue_.native_handle(), name.c_str(), mask)
              : -1;
   if (wd < 0) {
-    if (errno != ENOENT && errno != ENOTDIR && errno != ELOOP)
-      set_limit(*of.of, folder, errno);
+    not_watched(of, folder, errno);
     return false;
   }
   auto& uses = watches_[wd];
@@ -409,6 +424,21 @@ bool watcher::impl::watch(root& of, const std::string& folder, role as) {
   if (!known)
     uses.push_back({&of, folder, as});
   return true;
+}
+
+/// What is not there, or is not followed, is for settle() to tell.
+bool watcher::impl::watch_way_in(root& of, const std::string& folder) {
+  const auto opened = trusted_folder::open(folder);
+  const auto* found = std::get_if<trusted_folder>(&opened);
+  if (found != nullptr)
+    return watch_folder(of, folder, role::way, found->fd());
+  not_watched(of, folder, std::get<os_fault>(opened).code);
+  return false;
+}
+
+void watcher::impl::not_watched(root& of, const std::string& folder, int code) {
+  if (code != ENOENT && code != ENOTDIR && code != ELOOP)
+    set_limit(*of.of, folder, code);
 }
 
 /// Gives up watching the folders whose paths are so.
@@ -432,13 +462,31 @@ void watcher::impl::drop_all(const root& of) {
     drop(of, as, [](const std::string&) { return true; });
 }
 
+/// What the path of `x` leads to. False: to nothing, or through links that are
+/// not followed.
+bool watcher::impl::look_at(root& x, struct stat& info) {
+  x.refused.clear();
+  const auto found = locate(x.path);
+  if (const auto* file = std::get_if<located_file>(&found))
+    return ::fstatat(file->folder.fd(), file->name.c_str(), &info,
+                     AT_SYMLINK_NOFOLLOW)
+           == 0;
+  const auto& fault = std::get<os_fault>(found);
+  x.refused = fault.why;
+  if (fault.code != EISDIR)
+    return false;
+  const auto opened = trusted_folder::open(x.path);  // "/", or a link to it
+  const auto* folder = std::get_if<trusted_folder>(&opened);
+  return folder != nullptr && ::fstat(folder->fd(), &info) == 0;
+}
+
 // What is there now, and whether it is what was there before. Whatever changes
 // after the way is watched brings another event.
 void watcher::impl::settle(root& x) {
   watch_way(x);
   struct stat info {};
   const auto was = x.is;
-  const bool there = ::stat(x.path.c_str(), &info) == 0;
+  const bool there = look_at(x, info);
   const auto now = !there                  ? kind::missing
                    : S_ISDIR(info.st_mode) ? kind::folder
                                            : kind::file;
@@ -467,7 +515,7 @@ void watcher::impl::watch_way(root& x) {
   if (x.path == "/")
     return;
   auto folder = parent_of(x.path);
-  while (!watch(x, folder, role::way) && folder != "/")
+  while (!watch_way_in(x, folder) && folder != "/")
     folder = parent_of(folder);
   drop(x, role::way, [&](const std::string& path) { return path != folder; });
 }
@@ -476,14 +524,22 @@ void watcher::impl::watch_way(root& x) {
 /// there is none.
 std::string watcher::impl::scan(root& of, const std::string& folder) {
   std::string result;
-  std::vector<std::string> todo{folder};
+  const auto top = trusted_folder::open(of.path);
+  const auto* base = std::get_if<trusted_folder>(&top);
+  std::vector<std::string> todo;
+  if (base != nullptr)
+    todo.push_back(folder);
   while (!todo.empty()) {
     const auto here = std::move(todo.back());
     todo.pop_back();
+    const auto opened = open_below(*base, std::string{relative(here, of.path)});
+    const auto* fd = std::get_if<unique_fd>(&opened);
+    if (fd == nullptr)
+      not_watched(of, here, std::get<os_fault>(opened).code);
     // First, so that what comes meanwhile is told.
-    if (!watch(of, here, role::tree))
+    if (fd == nullptr || !watch_folder(of, here, role::tree, fd->get()))
       continue;
-    const std::unique_ptr<DIR, folder_closer> entries{::opendir(here.c_str())};
+    const auto entries = entries_of(fd->get());
     if (!entries)
       continue;
     while (const auto* entry = ::readdir(entries.get())) {
@@ -565,7 +621,9 @@ void watcher::impl::update(subscription& x) {
   auto trouble = x.limit;
   for (const auto& one : x.roots)
     if (trouble.empty() && one.is == kind::missing)
-      trouble = one.path + ": no such file or folder yet";
+      trouble = one.refused.empty()
+                    ? one.path + ": no such file or folder yet"
+                    : one.path + " is not watched: " + one.refused;
   if (trouble == x.told_trouble)
     return;
   x.told_trouble = trouble;
