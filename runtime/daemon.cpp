@@ -11,6 +11,7 @@
 #include "pup/runtime/service_manager.hpp"
 #include "pup/runtime/status_door.hpp"
 #include "pup/runtime/survivors.hpp"
+#include "pup/runtime/trusted_path.hpp"
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
@@ -105,6 +106,23 @@ load_result read_applied(const apply& x,
       if (process.cwd.empty())
         process.cwd = x.folder;
   return result;
+}
+
+/// As the configuration was read: root goes through nobody else's links, which
+/// may have taken the folder's place meanwhile.
+std::optional<os_fault> enter(const std::string& folder) {
+  int failed = 0;
+  if (::geteuid() != 0) {
+    failed = ::chdir(folder.c_str());
+  } else {
+    const auto opened = trusted_folder::open(folder, {{}, caller_of_root()});
+    if (const auto* fault = std::get_if<os_fault>(&opened))
+      return *fault;
+    failed = ::fchdir(std::get<trusted_folder>(opened).fd());
+  }
+  if (failed != 0)
+    return os_fault{"chdir", folder, errno};
+  return std::nullopt;
 }
 
 /// The running supervisor: everything on the main thread but the actors.
@@ -490,9 +508,10 @@ exit_code run_supervisor(const command& what) {
   // A process without "cwd" runs beside its configuration, wherever pup was
   // started from.
   const auto folder = std::filesystem::path{facts.config}.parent_path();
-  if (!folder.empty() && ::chdir(folder.c_str()) != 0)
-    return complain(folder.string() + ": cannot be entered: "
-                    + std::generic_category().message(errno));
+  if (!folder.empty())
+    if (const auto fault = enter(folder.string()))
+      return complain(folder.string()
+                      + ": cannot be entered: " + reason_of(*fault));
   if (guardian) {
     guardian->hold(lock_name, std::get<place>(opened).lock());
   }

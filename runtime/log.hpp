@@ -54,9 +54,7 @@ std::variant<log_pipe, os_fault> make_log_pipe();
 struct log_attachment {
   std::string id;      ///< 1 to 255 bytes
   output_spec output;  ///< its paths are expanded
-  /// Who the process is, where that is somebody else than pup.
-  std::optional<uid_t> user{};
-  unique_fd out{};  ///< read ends; one may be missing
+  unique_fd out{};     ///< read ends; one may be missing
   unique_fd err{};
   std::shared_ptr<log_losses> losses;  ///< may be null
   /// Taken over from a predecessor that has written to the same store.
@@ -68,6 +66,8 @@ struct log_attachment {
   std::function<void()> on_match{};
   /// Let go, on the log's thread, when the last byte of both has been taken.
   std::shared_ptr<void> lease{};
+  /// Who the process is, where that is somebody else than pup.
+  std::optional<uid_t> user{};
 };
 
 struct log_options {

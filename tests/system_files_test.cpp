@@ -332,6 +332,39 @@ SCENARIO("root's supervisor takes over no configuration of somebody else's") {
   CHECK(x.box.unit("b").at("state") == "ready");
 }
 
+SCENARIO("a successor enters no folder that a link has taken the place of") {
+  if (!needs_root())
+    return;
+  attacked x;
+  x.box.write("www/app/pup.json",
+              config({R"({"id": "a", "cmd": ["sleep", "1000"]})"}));
+  REQUIRE(x.box.pup({"start", "www/app/pup.json"}).code == 0);
+  const auto first = only(x.box.supervisors());
+  fs::rename(x.box.path("www/app"), x.box.path("www/was"));
+  fs::create_symlink("../victim", x.box.path("www/app"));
+  REQUIRE(::kill(first, SIGKILL) == 0);
+  REQUIRE(wait_for_end(first));
+  // It fails, and another one is tried as long as there is a guardian.
+  const auto second = [&] {
+    pid_t found = 0;
+    REQUIRE(wait_until([&] {
+      for (const auto pid : x.box.supervisors())
+        found = pid;
+      return found != 0;
+    }));
+    return found;
+  }();
+  CHECK(wait_for_end(second));
+  fs::remove(x.box.path("www/app"));
+  fs::rename(x.box.path("www/was"), x.box.path("www/app"));
+  REQUIRE(wait_until([&] { return x.box.pup({"status"}).code == 0; }));
+  CHECK(x.box.unit("a").at("restarts").to_number<int>() == 0);
+  CHECK(fs::read_symlink("/proc/" + std::to_string(only(x.box.supervisors()))
+                         + "/cwd")
+        == x.box.path("www/app"));
+  CHECK(x.harm() == "");
+}
+
 SCENARIO("root's command for a user's supervisor reaches no other one") {
   if (!needs_root())
     return;
