@@ -71,10 +71,14 @@ bool on_read_only_mount(int fd) {
   return ::fstatvfs(fd, &info) == 0 && (info.f_flag & ST_RDONLY) != 0;
 }
 
+std::string name_by_descriptor(int fd) {
+  return "/proc/self/fd/" + std::to_string(fd);
+}
+
 // With an access list the bits of the group are the most that anybody named
 // there may do.
 bool has_access_list(int fd) {
-  const auto name = "/proc/self/fd/" + std::to_string(fd);
+  const auto name = name_by_descriptor(fd);
   return ::getxattr(name.c_str(), "system.posix_acl_access", nullptr, 0) >= 0
          || (errno != ENODATA && errno != EOPNOTSUPP);
 }
@@ -329,22 +333,11 @@ std::string problem_of(const os_fault& fault) {
   return text.substr(0, text.rfind("; "));
 }
 
-std::variant<unique_fd, os_fault> open_below(const trusted_folder& folder,
-                                             const std::string& path) {
-  constexpr int flags = O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
-  unique_fd at{::openat(folder.fd(), ".", flags)};
-  std::string_view rest = path;
-  while (at && !rest.empty()) {
-    const std::string name{rest.substr(0, rest.find('/'))};
-    rest.remove_prefix(std::min(name.size() + 1, rest.size()));
-    at.reset(::openat(at.get(), name.c_str(), flags));
-  }
-  if (!at)
-    return failed(folder.path_of(path), errno);
-  return at;
-}
-
 // -- one folder ---------------------------------------------------------------
+
+std::string trusted_folder::by_descriptor() const {
+  return name_by_descriptor(fd());
+}
 
 std::string trusted_folder::path_of(const std::string& name) const {
   return below(path_, name);

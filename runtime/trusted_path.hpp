@@ -72,6 +72,9 @@ public:
   [[nodiscard]] int fd() const noexcept {
     return fd_.get();
   }
+  /// A path to it for calls that take no descriptor; whatever happens to its
+  /// name, it leads to this folder as long as this lives.
+  [[nodiscard]] std::string by_descriptor() const;
   /// Absolute; no component of it was a link.
   [[nodiscard]] const std::string& path() const noexcept {
     return path_;
@@ -131,10 +134,5 @@ std::variant<located_file, os_fault> locate(const std::string& path,
 
 /// What is wrong, without the remedy that to_string() tells as well.
 std::string problem_of(const os_fault& fault);
-
-/// A folder below another one, and its folders on the way, without following
-/// any link. `path` is relative. O_PATH. Fault: "open".
-std::variant<unique_fd, os_fault> open_below(const trusted_folder& folder,
-                                             const std::string& path);
 
 }  // namespace pup

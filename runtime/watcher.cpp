@@ -83,15 +83,6 @@ struct folder_closer {
   }
 };
 
-std::unique_ptr<DIR, folder_closer> entries_of(int folder) {
-  unique_fd fd{::openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
-  std::unique_ptr<DIR, folder_closer> result{fd ? ::fdopendir(fd.get())
-                                                : nullptr};
-  if (result)
-    static_cast<void>(fd.release());
-  return result;
-}
-
 }  // namespace
 
 class watcher::impl : public std::enable_shared_from_this<impl> {
@@ -172,9 +163,8 @@ private:
 
   // -- watches ----------------------------------------------------------------
 
-  bool watch_folder(root& of, const std::string& folder, role as, int fd);
-  bool watch_way_in(root& of, const std::string& folder);
-  void not_watched(root& of, const std::string& folder, int code);
+  bool watch(root& of, const std::string& folder, role as);
+  bool not_watched(root& of, const std::string& folder, int code);
   template <class Which>
   void drop(const root& of, role as, Which which);
   void drop_all(const root& of);
@@ -401,22 +391,23 @@ void watcher::impl::on_tree(root& of, const std::string& folder,
 
 // -- watches ------------------------------------------------------------------
 
-// By its descriptor: the path may lead elsewhere by now.
-bool watcher::impl::watch_folder(root& of, const std::string& folder, role as,
-                                 int fd) {
+bool watcher::impl::watch(root& of, const std::string& folder, role as) {
+  const auto opened = trusted_folder::open(folder);
+  const auto* found = std::get_if<trusted_folder>(&opened);
+  if (found == nullptr)
+    return not_watched(of, folder, std::get<os_fault>(opened).code);
   // What lies on the way may be as busy as /tmp: only names count there, but
   // the writing of a watched file itself.
   const auto mask =
       name_events | IN_ONLYDIR | IN_MASK_ADD
       | (as == role::tree || of.is == kind::file ? IN_CLOSE_WRITE : 0U);
-  const auto name = "/proc/self/fd/" + std::to_string(fd);
+  // By its descriptor: the path may lead elsewhere by now.
   const auto wd =
-      open() ? ::inotify_add_watch(queue_.native_handle(), name.c_str(), mask)
+      open() ? ::inotify_add_watch(queue_.native_handle(),
+                                   found->by_descriptor().c_str(), mask)
              : -1;
-  if (wd < 0) {
-    not_watched(of, folder, errno);
-    return false;
-  }
+  if (wd < 0)
+    return not_watched(of, folder, errno);
   auto& uses = watches_[wd];
   const auto known = std::any_of(uses.begin(), uses.end(), [&](const use& x) {
     return x.of == &of && x.as == as && x.path == folder;
@@ -426,19 +417,11 @@ bool watcher::impl::watch_folder(root& of, const std::string& folder, role as,
   return true;
 }
 
-/// What is not there, or is not followed, is for settle() to tell.
-bool watcher::impl::watch_way_in(root& of, const std::string& folder) {
-  const auto opened = trusted_folder::open(folder);
-  const auto* found = std::get_if<trusted_folder>(&opened);
-  if (found != nullptr)
-    return watch_folder(of, folder, role::way, found->fd());
-  not_watched(of, folder, std::get<os_fault>(opened).code);
-  return false;
-}
-
-void watcher::impl::not_watched(root& of, const std::string& folder, int code) {
+/// False. What is not there, or is not followed, is for settle() to tell.
+bool watcher::impl::not_watched(root& of, const std::string& folder, int code) {
   if (code != ENOENT && code != ENOTDIR && code != ELOOP)
     set_limit(*of.of, folder, code);
+  return false;
 }
 
 /// Gives up watching the folders whose paths are so.
@@ -515,7 +498,7 @@ void watcher::impl::watch_way(root& x) {
   if (x.path == "/")
     return;
   auto folder = parent_of(x.path);
-  while (!watch_way_in(x, folder) && folder != "/")
+  while (!watch(x, folder, role::way) && folder != "/")
     folder = parent_of(folder);
   drop(x, role::way, [&](const std::string& path) { return path != folder; });
 }
@@ -524,22 +507,17 @@ void watcher::impl::watch_way(root& x) {
 /// there is none.
 std::string watcher::impl::scan(root& of, const std::string& folder) {
   std::string result;
-  const auto top = trusted_folder::open(of.path);
-  const auto* base = std::get_if<trusted_folder>(&top);
-  std::vector<std::string> todo;
-  if (base != nullptr)
-    todo.push_back(folder);
+  std::vector<std::string> todo{folder};
   while (!todo.empty()) {
     const auto here = std::move(todo.back());
     todo.pop_back();
-    const auto opened = open_below(*base, std::string{relative(here, of.path)});
-    const auto* fd = std::get_if<unique_fd>(&opened);
-    if (fd == nullptr)
-      not_watched(of, here, std::get<os_fault>(opened).code);
     // First, so that what comes meanwhile is told.
-    if (fd == nullptr || !watch_folder(of, here, role::tree, fd->get()))
+    if (!watch(of, here, role::tree))
       continue;
-    const auto entries = entries_of(fd->get());
+    const auto opened = trusted_folder::open(here);
+    const auto* found = std::get_if<trusted_folder>(&opened);
+    const std::unique_ptr<DIR, folder_closer> entries{
+        found != nullptr ? ::opendir(found->by_descriptor().c_str()) : nullptr};
     if (!entries)
       continue;
     while (const auto* entry = ::readdir(entries.get())) {

@@ -362,21 +362,9 @@ SCENARIO("a folder exchanged after it was judged does not matter") {
   CHECK(contents(x.path("victim/app.log")) == "before");
   CHECK(fs::exists(x.path("open/was/app.log")));
   CHECK(folder.names() == std::vector<std::string>{"app.log"});
+  CHECK(fs::exists(folder.by_descriptor() + "/app.log"));
   // And is not found any more by who looks anew.
   CHECK(contains(where(x.path("open/log/app.log")), "is a symbolic link"));
-  // Below a folder not even links of one's own count.
-  x.folder("top/a/b");
-  x.link("a", "top/link");
-  const auto top = trusted_folder::open(x.path("top"));
-  REQUIRE(std::holds_alternative<trusted_folder>(top));
-  const auto below = [&](const std::string& path) {
-    return std::holds_alternative<unique_fd>(
-        open_below(std::get<trusted_folder>(top), path));
-  };
-  CHECK(below("a/b"));
-  CHECK(below(""));
-  CHECK_FALSE(below("link/b"));
-  CHECK_FALSE(below("link"));
 }
 
 // -- files --------------------------------------------------------------------
