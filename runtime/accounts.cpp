@@ -1,7 +1,7 @@
 #include "pup/runtime/accounts.hpp"
 
 #include "pup/config/resources.hpp"
-#include "pup/runtime/fd.hpp"
+#include "pup/runtime/trusted_path.hpp"
 
 #include <algorithm>
 #include <array>
@@ -265,10 +265,23 @@ env_file_text read_variables(const std::string& path, uid_t uid) {
         result.missing ? "no such file" : std::system_category().message(code);
     return result;
   };
-  // O_NONBLOCK: a FIFO must not make us wait for its writer.
-  const unique_fd fd{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
+  const auto refused = [&](const os_fault& fault) {
+    failed(fault.code);
+    if (!fault.why.empty())
+      result.problem = problem_of(fault);
+    return result;
+  };
+  const auto found = locate(path);
+  if (const auto* fault = std::get_if<os_fault>(&found))
+    return refused(*fault);
+  const auto& [folder, name] = std::get<located_file>(found);
+  // Whose it may be, distrust() says in its own words.
+  const auto opened = folder.open_file(name, O_RDONLY, {{}, true});
+  if (const auto* fault = std::get_if<os_fault>(&opened))
+    return refused(*fault);
+  const auto& fd = std::get<unique_fd>(opened);
   struct stat info {};
-  if (!fd || ::fstat(fd.get(), &info) != 0)
+  if (::fstat(fd.get(), &info) != 0)
     return failed(errno);
   if (!S_ISREG(info.st_mode)) {
     result.problem = "is no regular file";

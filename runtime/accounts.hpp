@@ -29,8 +29,9 @@ std::vector<attribute_problem> attribute_problems(const process_attributes& x);
 /// told by somebody else. Files of root and of `uid` are trusted. Empty: it is.
 std::string distrust(const struct stat& file, uid_t uid);
 
-/// Reads a file of variables for a process of user `uid`; when this is root,
-/// only a file that distrust() has nothing against.
+/// Reads a file of variables for a process of user `uid`, its path walked by
+/// the rules of trusted_path.hpp; when this is root, only a file that
+/// distrust() has nothing against.
 env_file_text read_variables(const std::string& path, uid_t uid);
 
 }  // namespace pup

@@ -386,21 +386,57 @@ command addressed(const command& what) {
   return result;
 }
 
+/// The text of a configuration, and why root's supervisor does not take it.
+struct applied_text {
+  std::string text;
+  std::vector<diagnostic> objections{};
+};
+
+std::variant<applied_text, os_fault> read_applied_text(
+    const std::string& path) {
+  applied_text result;
+  if (::geteuid() == 0) {
+    auto read = read_config(path);
+    if (auto* text = std::get_if<std::string>(&read))
+      return applied_text{std::move(*text)};
+    result.objections = std::get<std::vector<diagnostic>>(std::move(read));
+  }
+  auto read = read_text(path, most_applied_bytes);
+  if (auto* fault = std::get_if<os_fault>(&read))
+    return std::move(*fault);
+  result.text = std::get<std::string>(std::move(read));
+  return result;
+}
+
+/// Whether it is root's; one that does not say is taken for that.
+bool is_roots(const control_actor& control, session& with) {
+  const auto status = with.ask(control, get_status{});
+  struct stat info {};
+  return !status
+         || ::stat(("/proc/" + std::to_string(status->pid)).c_str(), &info) != 0
+         || info.st_uid == 0;
+}
+
 exit_code apply_config(const command& what) {
-  const auto read = read_text(what.config, most_applied_bytes);
+  const auto read = read_applied_text(what.config);
   if (const auto* fault = std::get_if<os_fault>(&read))
     return complain(to_string(*fault) + "; name a readable configuration",
                     exit_code::usage);
+  const auto& [text, objections] = std::get<applied_text>(read);
   session with{what.timeout};
   auto reached = reach(addressed(what), with);
   if (const auto* code = std::get_if<exit_code>(&reached))
     return *code;
+  if (!objections.empty() && is_roots(std::get<control_actor>(reached), with)) {
+    for (const auto& x : objections)
+      complain(to_string(x));
+    return exit_code::usage;
+  }
   const auto folder =
       std::filesystem::path{canonical(what.config)}.parent_path();
-  const auto answer =
-      with.order(std::get<control_actor>(reached),
-                 apply{std::get<std::string>(read), what.config,
-                       folder.string(), what.dry_run, what.wait, caller()});
+  const auto answer = with.order(std::get<control_actor>(reached),
+                                 apply{text, what.config, folder.string(),
+                                       what.dry_run, what.wait, caller()});
   if (!answer)
     return complain(with.text_of_order_error(answer.error()));
   for (const auto& x : answer->faults)

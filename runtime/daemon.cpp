@@ -11,6 +11,7 @@
 #include "pup/runtime/service_manager.hpp"
 #include "pup/runtime/status_door.hpp"
 #include "pup/runtime/survivors.hpp"
+#include "pup/runtime/trusted_path.hpp"
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
@@ -78,8 +79,9 @@ exit_code exit_code_of(const ending& how) {
 /// `pup start` listens to. A full disk must not keep the supervisor from
 /// running: then they go nowhere.
 void leave_terminal(const std::string& file) {
-  unique_fd out{
-      ::open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600)};
+  unique_fd out{::open(file.c_str(),
+                       O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC,
+                       0600)};
   if (!out)
     out = unique_fd{::open("/dev/null", O_WRONLY | O_CLOEXEC)};
   if (!out)
@@ -104,6 +106,23 @@ load_result read_applied(const apply& x,
       if (process.cwd.empty())
         process.cwd = x.folder;
   return result;
+}
+
+/// As the configuration was read: root goes through nobody else's links, which
+/// may have taken the folder's place meanwhile.
+std::optional<os_fault> enter(const std::string& folder) {
+  int failed = 0;
+  if (::geteuid() != 0) {
+    failed = ::chdir(folder.c_str());
+  } else {
+    const auto opened = trusted_folder::open(folder, {{}, caller_of_root()});
+    if (const auto* fault = std::get_if<os_fault>(&opened))
+      return *fault;
+    failed = ::fchdir(std::get<trusted_folder>(opened).fd());
+  }
+  if (failed != 0)
+    return os_fault{"chdir", folder, errno};
+  return std::nullopt;
 }
 
 /// The running supervisor: everything on the main thread but the actors.
@@ -490,9 +509,10 @@ exit_code run_supervisor(const command& what) {
   // A process without "cwd" runs beside its configuration, wherever pup was
   // started from.
   const auto folder = std::filesystem::path{facts.config}.parent_path();
-  if (!folder.empty() && ::chdir(folder.c_str()) != 0)
-    return complain(folder.string() + ": cannot be entered: "
-                    + std::generic_category().message(errno));
+  if (!folder.empty())
+    if (const auto fault = enter(folder.string()))
+      return complain(folder.string()
+                      + ": cannot be entered: " + reason_of(*fault));
   if (guardian) {
     guardian->hold(lock_name, std::get<place>(opened).lock());
   }

@@ -203,7 +203,7 @@ void process_table::describe(launch_request& wanted, pup::launch& request) {
   wanted.ready = request.ready;
   wanted.ready_path = std::move(request.ready_path);
   wanted.watchdog = request.watchdog;
-  wanted.attributes = std::move(request.attributes);
+  wanted.attributes = request.attributes;
   wanted.cgroup_id = request.id.substr(0, request.id.find('!'));
   wanted.pid_file = std::move(request.pid_file);
 }
@@ -313,6 +313,8 @@ log_attachment process_table::attachment_of(const pup::launch& request) {
   // What a hook says belongs to its instance.
   result.id = request.id.substr(0, request.id.find('!'));
   result.output = request.output;
+  if (const auto& who = request.attributes.run_as)
+    result.user = who->uid;
   result.losses = losses_of(result.id);
   result.lease = lease_of(pipes_of(request.id, request.life));
   if (request.ready == ready_condition::log) {
@@ -342,6 +344,7 @@ output_ends process_table::open_output(const std::string& key,
   auto& mine = unattached_[key];
   mine.id = plan.id;
   mine.output = plan.output;
+  mine.user = plan.user;
   mine.losses = plan.losses;
   mine.lease = plan.lease;
   mine.awaited_pattern = plan.awaited_pattern;

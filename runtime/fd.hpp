@@ -56,16 +56,24 @@ struct os_fault {
   std::string call;    ///< "bind"; of a launch: its stage, "exec", "chdir", …
   std::string object;  ///< what it was called on; may be empty
   int code = 0;        ///< errno
+  /// More than errno says, in its place: what is wrong, and the remedy.
+  std::string why{};
 
   bool operator==(const os_fault&) const = default;
 };
+
+/// "Address already in use", or what is said in its place.
+inline std::string reason_of(const os_fault& fault) {
+  return fault.why.empty() ? std::system_category().message(fault.code)
+                           : fault.why;
+}
 
 /// "bind 127.0.0.1:8000: Address already in use"
 inline std::string to_string(const os_fault& fault) {
   auto text = fault.call;
   if (!fault.object.empty())
     text += ' ' + fault.object;
-  return text + ": " + std::system_category().message(fault.code);
+  return text + ": " + reason_of(fault);
 }
 
 }  // namespace pup

@@ -483,6 +483,14 @@ std::chrono::microseconds left_until(clock::time_point deadline) {
                   std::chrono::microseconds{1});
 }
 
+/// Root commands everybody's supervisors, and whose folder it is could lead a
+/// command for theirs to another one by a link.
+bool is_socket_of(const std::string& path, uid_t user) {
+  struct stat info {};
+  return ::lstat(path.c_str(), &info) == 0 && S_ISSOCK(info.st_mode)
+         && info.st_nlink == 1 && info.st_uid == user;
+}
+
 /// connect() waits when the listen queue is full, as long as SO_SNDTIMEO lets
 /// it; poll() knows no such event for Unix sockets.
 caf::expected<unique_fd> dial(const std::string& path,
@@ -512,6 +520,12 @@ caf::expected<unique_fd> dial(const std::string& path,
                           + (user ? "uid " + std::to_string(*user)
                                   : std::string{"an unknown user"})
                           + "; run the command as that user");
+  if (::geteuid() == 0 && !is_socket_of(path, *user))
+    return make_error(ipc_errc::not_permitted,
+                      path + ": is not the socket of the supervisor that "
+                             "answers, which belongs to uid "
+                          + std::to_string(*user)
+                          + "; command that one by its own name");
   return caf::expected<unique_fd>{std::move(fd)};
 }
 

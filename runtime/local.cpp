@@ -67,7 +67,7 @@ exit_code init(const command& what) {
   if (const auto judged = judge(text, file);
       const auto* faults = std::get_if<std::vector<diagnostic>>(&judged))
     return complain(*faults);
-  if (const auto fault = create_text(file, text))
+  if (const auto fault = create_text(file, text, {{}, caller_of_root()}))
     return complain(fault->code == EEXIST
                         ? file
                               + ": exists already; pup append adds a process "
@@ -94,7 +94,7 @@ exit_code edit(const std::string& file, const Change& change,
   if (const auto judged = judge(text, file);
       const auto* faults = std::get_if<std::vector<diagnostic>>(&judged))
     return complain(*faults);
-  if (const auto fault = replace_text(file, text))
+  if (const auto fault = replace_text(file, text, {{}, caller_of_root()}))
     return complain(to_string(*fault));
   print(file + ": " + done + '\n');
   return exit_code::done;
@@ -133,7 +133,8 @@ exit_code import(const command& what) {
   const auto& result = std::get<imported>(made);
   if (what.output.empty() || what.output == "-") {
     print(result.text);
-  } else if (const auto fault = create_text(what.output, result.text)) {
+  } else if (const auto fault = create_text(what.output, result.text,
+                                            {{}, caller_of_root()})) {
     return complain(fault->code == EEXIST
                         ? what.output + ": exists already; name another file"
                         : to_string(*fault));

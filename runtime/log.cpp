@@ -399,7 +399,7 @@ void log_sink::impl::add(const log_attachment& from, log_stream kind,
   if (store_)
     x.source = store_->open(x.id, kind, from.resumed);
   if (!path.empty())
-    x.outlets.to = outlets_.open(path);
+    x.outlets.to = outlets_.open(path, from.user);
   if (x.source != nullptr && x.looked_at())
     x.lines.resume(log_store::take_begun(*x.source));
   x.pipe = std::move(pipe);

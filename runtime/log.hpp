@@ -32,9 +32,12 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
+
+#include <sys/types.h>
 
 namespace pup {
 
@@ -63,6 +66,8 @@ struct log_attachment {
   std::function<void()> on_match{};
   /// Let go, on the log's thread, when the last byte of both has been taken.
   std::shared_ptr<void> lease{};
+  /// Who the process is, where that is somebody else than pup.
+  std::optional<uid_t> user{};
 };
 
 struct log_options {

@@ -1,6 +1,6 @@
 #include "pup/runtime/log_archive.hpp"
 
-#include "pup/runtime/fd.hpp"
+#include "pup/runtime/trusted_path.hpp"
 
 #include <array>
 #include <cerrno>
@@ -31,23 +31,26 @@ struct gz_closer {
 /// Removes a file unless it was kept.
 class draft {
 public:
-  explicit draft(std::string path) : path_(std::move(path)) {}
+  draft(const trusted_folder& folder, std::string name)
+      : folder_(folder), name_(std::move(name)) {}
   draft(const draft&) = delete;
   draft& operator=(const draft&) = delete;
   ~draft() {
-    if (!path_.empty())
-      ::unlink(path_.c_str());
+    if (!name_.empty())
+      static_cast<void>(folder_.remove(name_));
   }
 
-  bool become(const std::string& name) {
-    if (::rename(path_.c_str(), name.c_str()) != 0)
-      return false;
-    path_.clear();
-    return true;
+  /// 0 or errno.
+  int become(const std::string& name) {
+    const auto error = folder_.rename(name_, name);
+    if (error == 0)
+      name_.clear();
+    return error;
   }
 
 private:
-  std::string path_;
+  const trusted_folder& folder_;
+  std::string name_;
 };
 
 int errno_or(int otherwise) {
@@ -101,22 +104,36 @@ void log_archiver::work() {
 
 int log_archiver::carry_out(const std::string& file) {
   errno = 0;
-  const unique_fd in{::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW)};
+  const auto found = locate(file, {}, false);
+  if (const auto* fault = std::get_if<os_fault>(&found))
+    return fault->code;
+  const auto& [folder, name] = std::get<located_file>(found);
+  // Whoever owns it, its copy is theirs and nobody else's.
+  auto opened = folder.open_file(name, O_RDONLY, {{}, true});
+  if (const auto* fault = std::get_if<os_fault>(&opened))
+    return fault->code;
+  const auto in = std::move(std::get<unique_fd>(opened));
   struct stat info {};
-  if (!in || ::fstat(in.get(), &info) != 0)
+  if (::fstat(in.get(), &info) != 0)
     return errno_or(EIO);
-  const auto draft_name = file + ".gz.tmp";
-  unique_fd out{::open(draft_name.c_str(),
-                       O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
-                       0600)};
-  if (!out)
-    return errno_or(EIO);
-  draft unfinished{draft_name};
+  if (!S_ISREG(info.st_mode))
+    return EINVAL;
+  // Left by a compression that was interrupted, or laid by somebody who may
+  // write here: it must not be written through.
+  const auto draft_name = name + ".gz.tmp";
+  if (const auto error = folder.remove(draft_name);
+      error != 0 && error != ENOENT)
+    return error;
+  auto created = folder.create_file(draft_name, O_WRONLY, 0600);
+  if (const auto* fault = std::get_if<os_fault>(&created))
+    return fault->code;
+  auto out = std::move(std::get<unique_fd>(created));
+  draft unfinished{folder, draft_name};
   // Before the data, which is not for everyone.
   if (::fchown(out.get(), info.st_uid, info.st_gid) != 0
       && ::geteuid() == info.st_uid)
     errno = 0;  // its group is not ours to give: ours then
-  ::fchmod(out.get(), info.st_mode & 07777);
+  ::fchmod(out.get(), info.st_mode & 0777);
   const unique_fd times{::fcntl(out.get(), F_DUPFD_CLOEXEC, 3)};
   std::unique_ptr<std::remove_pointer_t<gzFile>, gz_closer> zip{
       ::gzdopen(out.get(), write_mode)};
@@ -142,9 +159,9 @@ int log_archiver::carry_out(const std::string& file) {
   // The age of the lines decides when they go, not that of their compression.
   const std::array<timespec, 2> kept{info.st_atim, info.st_mtim};
   ::futimens(times.get(), kept.data());
-  if (!unfinished.become(file + ".gz"))
-    return errno_or(EIO);
-  ::unlink(file.c_str());
+  if (const auto error = unfinished.become(name + ".gz"); error != 0)
+    return error;
+  static_cast<void>(folder.remove(name));
   return 0;
 }
 

@@ -25,7 +25,8 @@ public:
 
   /// Replaces `file` by `file`.gz, with its mode, owner and times. `done` is
   /// called on the archiver's thread, with 0 or an errno; after an error `file`
-  /// is as it was. Any thread. Jobs are done in turn.
+  /// is as it was. The path is walked by the rules of trusted_path.hpp. Any
+  /// thread. Jobs are done in turn.
   void compress(std::string file, std::function<void(int error)> done);
 
 private:

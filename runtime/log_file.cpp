@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <filesystem>
 #include <vector>
 
 #include <fcntl.h>
@@ -14,7 +13,8 @@ namespace pup {
 
 namespace {
 
-namespace fs = std::filesystem;
+// Of the folders of a log, whatever the umask: others may look, not write.
+const path_rule folders_made{0755, {}};
 
 // "20261124T031314.123Z", which sorts by time.
 std::string stamp_of(log_file::time_point now) {
@@ -45,56 +45,78 @@ log_file::log_file(std::string path, const log_file_rules& rules,
                    std::function<void(const std::string&)> full)
     : path_(std::move(path)), rules_(rules), full_(std::move(full)) {}
 
+void log_file::allow(uid_t owner) {
+  auto& all = owners_.users;
+  if (std::find(all.begin(), all.end(), owner) == all.end())
+    all.push_back(owner);
+}
+
+int log_file::failed(const os_fault& fault) {
+  why_ = fault.why;
+  return fault.code;
+}
+
 int log_file::open() {
-  // Non-blocking: a FIFO or terminal in its place must not stop everyone.
-  constexpr int flags =
-      O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
-  file_.reset(::open(path_.c_str(), flags, 0600));
-  if (!file_ && errno == ENOENT) {
-    std::error_code ignored;
-    fs::create_directories(fs::path{path_}.parent_path(), ignored);
-    file_.reset(::open(path_.c_str(), flags, 0600));
-  }
+  const auto found = locate(path_, folders_made);
+  if (const auto* fault = std::get_if<os_fault>(&found))
+    return failed(*fault);
+  return open_in(std::get<located_file>(found));
+}
+
+int log_file::open_in(const located_file& place) {
+  auto opened = place.folder.open_or_create(place.name, O_WRONLY | O_APPEND,
+                                            0600, owners_);
+  if (const auto* fault = std::get_if<os_fault>(&opened))
+    return failed(*fault);
+  file_ = std::move(std::get<unique_fd>(opened));
   struct stat info {};
-  if (!file_ || ::fstat(file_.get(), &info) != 0)
+  if (::fstat(file_.get(), &info) != 0)
     return errno;
+  why_.clear();
   regular_ = S_ISREG(info.st_mode);
   size_ = static_cast<std::uint64_t>(info.st_size);
   return 0;
 }
 
 int log_file::rotate(time_point now) {
-  auto old = path_ + '-' + stamp_of(now);
-  for (int i = 2; ::access(old.c_str(), F_OK) == 0
-                  || ::access((old + ".gz").c_str(), F_OK) == 0;
-       ++i)
-    old = path_ + '-' + stamp_of(now) + '-' + std::to_string(i);
-  if (::rename(path_.c_str(), old.c_str()) != 0 && errno != ENOENT)
-    return errno;
+  const auto found = locate(path_, folders_made);
+  if (const auto* fault = std::get_if<os_fault>(&found))
+    return failed(*fault);
+  const auto& place = std::get<located_file>(found);
+  const auto& [folder, name] = place;
+  // Another program has renamed it: what has the name now is another file.
+  if (!folder.is(name, file_.get()))
+    return open_in(place);
+  auto old = name + '-' + stamp_of(now);
+  for (int i = 2; folder.has(old) || folder.has(old + ".gz"); ++i)
+    old = name + '-' + stamp_of(now) + '-' + std::to_string(i);
+  if (const auto error = folder.rename(name, old); error != 0)
+    return error;
   file_.reset();
-  const auto error = open();
-  prune();
-  if (full_ && ::access(old.c_str(), F_OK) == 0)
-    full_(old);
+  const auto error = open_in(place);
+  prune_in(place);
+  if (full_ && folder.has(old))
+    full_(folder.path_of(old));
   return error;
 }
 
 void log_file::prune() const {
-  const fs::path path{path_};
-  const auto prefix = path.filename().string() + '-';
-  std::vector<std::string> old;
-  std::error_code error;
-  for (fs::directory_iterator i{path.parent_path(), error}, end;
-       !error && i != end; i.increment(error)) {
-    auto name = i->path().filename().string();
-    if (name.starts_with(prefix)
-        && is_stamp(std::string_view{name}.substr(prefix.size()))
-        && !name.ends_with(".tmp"))
-      old.push_back(std::move(name));
-  }
+  const auto found = locate(path_);
+  if (const auto* place = std::get_if<located_file>(&found))
+    prune_in(*place);
+}
+
+void log_file::prune_in(const located_file& place) const {
+  const auto prefix = place.name + '-';
+  auto old = place.folder.names();
+  std::erase_if(old, [&](const std::string& name) {
+    return !name.starts_with(prefix)
+           || !is_stamp(std::string_view{name}.substr(prefix.size()))
+           || name.ends_with(".tmp");
+  });
   std::sort(old.begin(), old.end(), std::greater<>{});
   for (std::size_t i = rules_.kept; i < old.size(); ++i)
-    fs::remove(path.parent_path() / old[i], error);
+    static_cast<void>(place.folder.remove(old[i]));
 }
 
 log_file::written log_file::append(std::string_view lines) {

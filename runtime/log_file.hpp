@@ -7,16 +7,23 @@
 // Another program may rename the file as well (reopen() then makes a new one)
 // or truncate it in place.
 //
+// The path is walked by the rules of trusted_path.hpp, each time the file is
+// opened and each time it is rotated. Folders that are missing are made with
+// mode 0755, files with 0600, less the umask.
+//
 // One thread. The clock comes in with each call.
 #pragma once
 
 #include "pup/runtime/fd.hpp"
+#include "pup/runtime/trusted_path.hpp"
 
 #include <chrono>
 #include <cstdint>
 #include <functional>
 #include <string>
 #include <string_view>
+
+#include <sys/types.h>
 
 namespace pup {
 
@@ -40,14 +47,22 @@ public:
 
   static constexpr std::chrono::milliseconds retry_pause{1'000};
 
-  /// Opened by the first write; folders that are missing are made. `full` is
-  /// called with the name of each file that takes no more.
+  /// Opened by the first write. `full` is called with the name of each file
+  /// that takes no more.
   log_file(std::string path, const log_file_rules& rules,
            std::function<void(const std::string& path)> full);
 
   /// `lines`: one or several, each with its newline. After an error nothing is
   /// tried for retry_pause, and each call gives the same error.
   written write(std::string_view lines, time_point now);
+
+  /// A file of this user is written to as well where others may write.
+  void allow(uid_t owner);
+
+  /// Of the last error: more than errno says; mostly empty.
+  [[nodiscard]] const std::string& why() const noexcept {
+    return why_;
+  }
 
   /// The next write opens the file by its name again.
   void reopen() {
@@ -64,17 +79,22 @@ public:
 
 private:
   int open();
+  int open_in(const located_file& place);
   int rotate(time_point now);
+  void prune_in(const located_file& place) const;
+  int failed(const os_fault& fault);
   written append(std::string_view lines);
 
   std::string path_;
   log_file_rules rules_;
   std::function<void(const std::string&)> full_;
+  file_owners owners_;
   unique_fd file_;
   bool regular_ = true;
   std::uint64_t size_ = 0;
   time_point retry_at_{};
   int trouble_ = 0;
+  std::string why_;
 };
 
 }  // namespace pup

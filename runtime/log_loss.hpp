@@ -1,6 +1,7 @@
 // Counting what the disk does not take, until that can be said.
 #pragma once
 
+#include "pup/runtime/fd.hpp"
 #include "pup/runtime/log_text.hpp"
 
 #include <atomic>
@@ -8,7 +9,6 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <system_error>
 
 namespace pup {
 
@@ -24,9 +24,9 @@ class log_loss {
 public:
   using time_point = std::chrono::system_clock::time_point;
 
-  /// `cause`: errno. `total` may be null.
-  void add(std::string_view lost, int cause, time_point now,
-           log_losses* total) {
+  /// `cause`: errno; `why`: more than that says. `total` may be null.
+  void add(std::string_view lost, int cause, time_point now, log_losses* total,
+           const std::string& why = {}) {
     std::uint64_t lines = 0;
     for (const char c : lost)
       lines += c == '\n' ? 1 : 0;
@@ -35,6 +35,7 @@ public:
     bytes_ += lost.size();
     lines_ += lines;
     cause_ = cause;
+    why_ = why;
     if (total != nullptr) {
       total->bytes += lost.size();
       total->lines += lines;
@@ -55,7 +56,7 @@ public:
            + " since "
            + time_text(static_cast<std::uint64_t>(since_us),
                        std::chrono::minutes{0})
-           + ": " + std::system_category().message(cause_);
+           + ": " + reason_of({{}, {}, cause_, why_});
   }
 
 private:
@@ -63,6 +64,7 @@ private:
   std::uint64_t lines_ = 0;
   time_point since_;
   int cause_ = 0;
+  std::string why_;
 };
 
 }  // namespace pup

@@ -22,7 +22,8 @@ log_outlets::log_outlets(const logger_spec& rules, int out, int err, int epoll,
 
 // -- files --------------------------------------------------------------------
 
-log_outlets::file* log_outlets::open(const std::string& path) {
+log_outlets::file* log_outlets::open(const std::string& path,
+                                     std::optional<uid_t> user) {
   auto found = files_.find(path);
   if (found == files_.end()) {
     auto full = [this, path](const std::string& old) {
@@ -35,6 +36,8 @@ log_outlets::file* log_outlets::open(const std::string& path) {
     const log_file_rules rules{rules_.file_bytes, rules_.files_kept};
     found = files_.try_emplace(path, path, rules, std::move(full)).first;
   }
+  if (user)
+    found->second.to_.allow(*user);
   ++found->second.users_;
   return &found->second;
 }
@@ -81,7 +84,8 @@ void log_outlets::write(const choice& to, const std::string& id,
     const auto text = rendered(id, stream, lines, now, style);
     const auto put = to.to->to_.write(text, now);
     if (put.error != 0) {
-      to.to->unsaid_.add(text.substr(put.bytes), put.error, now, losses);
+      to.to->unsaid_.add(text.substr(put.bytes), put.error, now, losses,
+                         to.to->to_.why());
       to.to->last_id_ = id;
       any_loss_ = true;
     }

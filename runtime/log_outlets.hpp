@@ -67,8 +67,9 @@ public:
     return consoles_[x == log_stream::out ? 0 : 1].to.has_value();
   }
 
-  /// The file of that name. Each open() needs its release().
-  file* open(const std::string& path);
+  /// The file of that name, for a process of that user. Each open() needs its
+  /// release().
+  file* open(const std::string& path, std::optional<uid_t> user);
   void release(file* x);
 
   /// Whole lines of one stream, read at `now`. `losses` may be null.

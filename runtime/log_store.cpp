@@ -1,5 +1,7 @@
 #include "pup/runtime/log_store.hpp"
 
+#include "pup/runtime/trusted_path.hpp"
+
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -226,10 +228,7 @@ int log_store::open_segment(time_point now) {
   constexpr int flags = O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
   unique_fd file{::open(path.c_str(), flags, 0600)};
   if (!file && errno == ENOENT) {
-    std::error_code ignored;
-    std::filesystem::create_directories(
-        std::filesystem::path{folder_}.parent_path(), ignored);
-    ::mkdir(folder_.c_str(), 0700);
+    static_cast<void>(trusted_folder::open(folder_, {0700, {}}));
     file.reset(::open(path.c_str(), flags, 0600));
   }
   if (!file)

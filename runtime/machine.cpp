@@ -4,6 +4,7 @@
 #include "pup/runtime/fd.hpp"
 #include "pup/runtime/pattern.hpp"
 #include "pup/runtime/process.hpp"
+#include "pup/runtime/trusted_path.hpp"
 #include "pup/runtime/zone.hpp"
 
 #include <array>
@@ -107,9 +108,6 @@ std::string canonical(const std::string& path) {
   return code ? std::string{} : result.string();
 }
 
-namespace {
-
-/// Whom root trusts besides itself: who calls sudo means their own files.
 uid_t caller_of_root() {
   const auto* text = std::getenv("SUDO_UID");
   uid_t result = 0;
@@ -118,14 +116,36 @@ uid_t caller_of_root() {
   return result;
 }
 
+namespace {
+
+/// By root through nobody else's links; whose the file may be, distrust() says.
+std::variant<unique_fd, os_fault> open_config(const std::string& path) {
+  if (::geteuid() != 0) {
+    // O_NONBLOCK: a FIFO must not make us wait for its writer.
+    unique_fd fd{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
+    if (!fd)
+      return os_fault{"open", path, errno};
+    return fd;
+  }
+  const auto found = locate(path, {{}, caller_of_root()});
+  if (const auto* fault = std::get_if<os_fault>(&found))
+    return *fault;
+  const auto& [folder, name] = std::get<located_file>(found);
+  return folder.open_file(name, O_RDONLY, {{}, true});
+}
+
 }  // namespace
 
 std::variant<std::string, std::vector<diagnostic>> read_config(
     const std::string& path) {
-  // O_NONBLOCK: a FIFO must not make us wait for its writer.
-  unique_fd fd{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
-  if (!fd)
-    return failed(path, words_for(errno), "name a readable configuration file");
+  const auto opened = open_config(path);
+  if (const auto* fault = std::get_if<os_fault>(&opened))
+    return failed(path, problem_of(*fault),
+                  fault->why.empty()
+                      ? "name a readable configuration file"
+                      : "name a file that only root may replace, or run pup as "
+                        "its owner");
+  const auto& fd = std::get<unique_fd>(opened);
   struct stat info {};
   if (::fstat(fd.get(), &info) != 0)
     return failed(path, words_for(errno), "name a readable configuration file");

@@ -8,6 +8,8 @@
 #include <variant>
 #include <vector>
 
+#include <sys/types.h>
+
 namespace pup {
 
 /// Answers for this process: its environment, file system and processors.
@@ -15,18 +17,17 @@ world real_world();
 
 /// Reads and loads a configuration file. The text of a fault names the file as
 /// given; relative paths inside it start at its folder. Root loads no file that
-/// somebody else may write, but the user who called sudo: it says what root is
-/// to run.
+/// somebody else may write, or that links of somebody else lead to, but the
+/// user who called sudo: it says what root is to run.
 load_result load_file(const std::string& path);
 /// The two halves of that: the text, and what it says when it stands there.
 std::variant<std::string, std::vector<diagnostic>> read_config(
     const std::string& path);
 load_result load_text(const std::string& text, const std::string& path);
 
-/// What keeps root from running this configuration: it belongs to somebody who
-/// is neither root nor the user who called sudo, and who could have root run
-/// anything. Empty: nothing, or this is not root.
-std::optional<diagnostic> foreign_owner(const std::string& path);
+/// Whom root trusts besides itself: the user who called sudo means files of
+/// their own. 0: there is none.
+uid_t caller_of_root();
 
 /// Absolute path of an existing file with links resolved; empty when there is
 /// none.

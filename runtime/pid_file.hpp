@@ -1,4 +1,6 @@
 // Files that hold the pid of a process while it runs, for other programs.
+//
+// Paths are walked by the rules of trusted_path.hpp.
 #pragma once
 
 #include "pup/runtime/fd.hpp"

@@ -1,5 +1,7 @@
 #include "pup/runtime/place.hpp"
 
+#include "pup/runtime/trusted_path.hpp"
+
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
@@ -79,22 +81,55 @@ std::string without_trailing_slashes(std::string path) {
   return path;
 }
 
-/// mkdir -p. The result of each step is not trusted here: the last two folders
-/// are checked after they are opened.
-std::optional<place_error> make_folders(const std::string& path,
-                                        const std::string& variable) {
+constexpr int folder_flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+
+place_error open_folder_error(const std::string& path, int error,
+                              const std::string& variable) {
+  struct stat info {};
+  if (::lstat(path.c_str(), &info) == 0 && S_ISLNK(info.st_mode))
+    return refused(path, "is a symbolic link",
+                   "remove it or set " + variable + " to a real folder");
+  return failed(path, "open the folder", error);
+}
+
+/// The folder that a parent of ours stands in, made where it is missing.
+std::variant<trusted_folder, place_error> folder_above(
+    const std::string& path, const std::string& variable) {
+  const auto above = std::filesystem::path{path}.parent_path().string();
+  auto opened = trusted_folder::open(above, {0700, {}});
+  const auto* fault = std::get_if<os_fault>(&opened);
+  if (fault == nullptr)
+    return std::get<trusted_folder>(std::move(opened));
+  const auto remedy = "set " + variable + " to a folder of your own";
+  if (!fault->why.empty())
+    return refused(path, problem_of(*fault), remedy);
+  auto error = failed(above, "create the folder", fault->code);
+  error.text += "; " + remedy;
+  return error;
+}
+
+/// Both are checked after they are opened.
+std::variant<folder, place_error> make_parent(const std::string& path,
+                                              const std::string& variable) {
+  auto found = folder_above(path, variable);
+  if (auto* error = std::get_if<place_error>(&found))
+    return std::move(*error);
+  const auto& above = std::get<trusted_folder>(found);
+  const auto name = path == "/"
+                        ? std::string{"."}
+                        : std::filesystem::path{path}.filename().string();
   const mode_t mode =
       path == runtime_of_machine || path == state_of_machine ? 0755 : 0700;
-  for (std::size_t end = path.find('/', 1);; end = path.find('/', end + 1)) {
-    auto prefix = path.substr(0, end);
-    if (::mkdir(prefix.c_str(), mode) != 0 && errno != EEXIST) {
-      auto error = failed(prefix, "create the folder", errno);
-      error.text += "; set " + variable + " to a folder of your own";
-      return error;
-    }
-    if (end == std::string::npos)
-      return std::nullopt;
+  if (::mkdirat(above.fd(), name.c_str(), mode) != 0 && errno != EEXIST) {
+    auto error = failed(path, "create the folder", errno);
+    error.text += "; set " + variable + " to a folder of your own";
+    return error;
   }
+  folder result{unique_fd{::openat(above.fd(), name.c_str(), folder_flags)},
+                path};
+  if (!result.fd)
+    return open_folder_error(path, errno, variable);
+  return result;
 }
 
 enum class owners { me, me_or_root };
@@ -122,17 +157,6 @@ std::optional<place_error> check_folder(const folder& x, owners allowed,
   return std::nullopt;
 }
 
-place_error open_folder_error(const std::string& path, int error,
-                              const std::string& variable) {
-  struct stat info {};
-  if (::lstat(path.c_str(), &info) == 0 && S_ISLNK(info.st_mode))
-    return refused(path, "is a symbolic link",
-                   "remove it or set " + variable + " to a real folder");
-  return failed(path, "open the folder", error);
-}
-
-constexpr int folder_flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
-
 std::variant<folder, place_error> open_folder(const std::string& parent_path,
                                               const std::string& name,
                                               const environment& env,
@@ -142,12 +166,10 @@ std::variant<folder, place_error> open_folder(const std::string& parent_path,
                        parent_path + ": is a relative path; set " + variable
                            + " to an absolute one",
                        0};
-  if (auto error = make_folders(parent_path, variable))
-    return *error;
-  folder parent{unique_fd{::open(parent_path.c_str(), folder_flags)},
-                parent_path};
-  if (!parent.fd)
-    return open_folder_error(parent_path, errno, variable);
+  auto made = make_parent(parent_path, variable);
+  if (auto* error = std::get_if<place_error>(&made))
+    return std::move(*error);
+  const auto parent = std::move(std::get<folder>(made));
   if (auto error = check_folder(parent, owners::me_or_root, env, variable))
     return *error;
   auto path = parent_path == "/" ? "/" + name : parent_path + "/" + name;

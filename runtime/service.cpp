@@ -2,6 +2,7 @@
 
 #include "pup/runtime/process.hpp"
 #include "pup/runtime/text_file.hpp"
+#include "pup/runtime/trusted_path.hpp"
 
 #include <cerrno>
 #include <cstdlib>
@@ -143,33 +144,37 @@ std::vector<std::string> words_of(std::vector<std::string> words,
   return words;
 }
 
-void remove_all(const std::string& folder,
+void remove_all(const trusted_folder& folder,
                 const std::vector<std::string>& units) {
-  std::error_code code;
   for (const auto& x : units)
-    std::filesystem::remove(folder + '/' + x, code);
+    static_cast<void>(folder.remove(x));
 }
 
 }  // namespace
 
 std::optional<std::string> install_service(const service& x) {
-  const auto folder = unit_folder(x.system);
-  std::error_code code;
+  const auto path = unit_folder(x.system);
+  // That of the machine is there where systemd is.
+  path_rule rule;
+  if (!x.system)
+    rule.make_folders = 0755;
+  const auto opened = trusted_folder::open(path, rule);
+  if (const auto* fault = std::get_if<os_fault>(&opened))
+    return to_string(*fault);
+  const auto& folder = std::get<trusted_folder>(opened);
   // The socket first: a service gets those that are open when it starts.
   std::vector<unit_file> wanted;
   if (!x.sockets.empty())
     wanted.push_back({socket_unit_name(x.name), socket_unit_text(x)});
   wanted.push_back({unit_name(x.name), unit_text(x)});
   for (const auto& name : {socket_unit_name(x.name), unit_name(x.name)})
-    if (const auto file = folder + '/' + name;
-        std::filesystem::exists(file, code))
-      return file + ": exists already; pup disable-service --name " + x.name
+    if (folder.has(name))
+      return folder.path_of(name)
+             + ": exists already; pup disable-service --name " + x.name
              + (x.system ? " --system" : "") + " removes it";
-  if (!x.system)
-    std::filesystem::create_directories(folder, code);
   std::vector<std::string> units;
   for (const auto& unit : wanted) {
-    if (const auto fault = create_text(folder + '/' + unit.name, unit.text)) {
+    if (const auto fault = create_text(folder.path_of(unit.name), unit.text)) {
       remove_all(folder, units);
       return to_string(*fault)
              + (fault->code == EACCES && x.system ? "; run it as root" : "");
@@ -189,21 +194,25 @@ std::optional<std::string> install_service(const service& x) {
 
 std::optional<std::string> remove_service(const std::string& supervisor,
                                           bool system) {
-  const auto folder = unit_folder(system);
-  std::error_code code;
+  const auto path = unit_folder(system);
+  const auto opened = trusted_folder::open(path);
+  const auto* fault = std::get_if<os_fault>(&opened);
+  if (fault != nullptr && fault->code != ENOENT)
+    return to_string(*fault);
+  const auto* folder = std::get_if<trusted_folder>(&opened);
   // The socket first: a client would start the service again.
   std::vector<std::string> units;
   for (const auto& name : {socket_unit_name(supervisor), unit_name(supervisor)})
-    if (std::filesystem::exists(folder + '/' + name, code))
+    if (folder != nullptr && folder->has(name))
       units.push_back(name);
   if (units.empty())
-    return folder + '/' + unit_name(supervisor)
+    return path + '/' + unit_name(supervisor)
            + ": is not there; pup enable-service makes it";
   if (auto failed = systemctl(system, words_of({"disable", "--now"}, units)))
     return failed;
   for (const auto& x : units)
-    if (!std::filesystem::remove(folder + '/' + x, code))
-      return "remove " + folder + '/' + x + ": " + code.message();
+    if (const auto error = folder->remove(x); error != 0)
+      return to_string(os_fault{"remove", folder->path_of(x), error});
   return systemctl(system, {"daemon-reload"});
 }
 

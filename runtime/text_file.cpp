@@ -3,7 +3,6 @@
 #include <array>
 #include <cerrno>
 #include <cstdio>
-#include <filesystem>
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -52,42 +51,49 @@ std::variant<std::string, os_fault> read_text(const std::string& path,
 }
 
 std::optional<os_fault> create_text(const std::string& path,
-                                    const std::string& text) {
-  const unique_fd fd{
-      ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666)};
-  if (!fd)
-    return os_fault{"open", path, errno};
-  auto fault = write_all(fd.get(), path, text);
+                                    const std::string& text,
+                                    const path_rule& rule) {
+  const auto found = locate(path, rule, false);
+  if (const auto* fault = std::get_if<os_fault>(&found))
+    return *fault;
+  const auto& [folder, name] = std::get<located_file>(found);
+  const auto created = folder.create_file(name, O_WRONLY, 0666);
+  if (const auto* fault = std::get_if<os_fault>(&created))
+    return *fault;
+  auto fault = write_all(std::get<unique_fd>(created).get(), path, text);
   if (fault)
-    ::unlink(path.c_str());
+    static_cast<void>(folder.remove(name));
   return fault;
 }
 
 std::optional<os_fault> replace_text(const std::string& path,
-                                     const std::string& text) {
-  std::error_code ignored;
-  auto target = std::filesystem::canonical(path, ignored).string();
-  if (target.empty())
-    target = path;
-  struct stat before {};
-  const auto existed = ::stat(target.c_str(), &before) == 0;
+                                     const std::string& text,
+                                     const path_rule& rule) {
+  const auto found = locate(path, rule);
+  if (const auto* fault = std::get_if<os_fault>(&found))
+    return *fault;
+  const auto& [folder, name] = std::get<located_file>(found);
+  const auto before = folder.open_file(name, O_RDONLY, {{}, true});
   // In the same folder, or rename() could not be atomic.
-  const auto draft = target + ".pup-" + std::to_string(::getpid());
-  const unique_fd fd{
-      ::open(draft.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666)};
-  if (!fd)
-    return os_fault{"open", draft, errno};
-  if (existed) {
+  const auto draft = name + ".pup-" + std::to_string(::getpid());
+  const auto created = folder.create_file(draft, O_WRONLY, 0666);
+  if (const auto* fault = std::get_if<os_fault>(&created))
+    return *fault;
+  const auto fd = std::get<unique_fd>(created).get();
+  struct stat info {};
+  if (const auto* file = std::get_if<unique_fd>(&before);
+      file != nullptr && ::fstat(file->get(), &info) == 0) {
     // As root for somebody else's file; without the right to, it becomes ours.
-    if (::fchown(fd.get(), before.st_uid, before.st_gid) != 0)
+    if (::fchown(fd, info.st_uid, info.st_gid) != 0)
       errno = 0;
-    ::fchmod(fd.get(), before.st_mode & 07777U);
+    ::fchmod(fd, info.st_mode & 0777U);
   }
-  auto fault = write_all(fd.get(), draft, text);
-  if (!fault && ::rename(draft.c_str(), target.c_str()) != 0)
-    fault = os_fault{"rename", target, errno};
+  auto fault = write_all(fd, folder.path_of(draft), text);
+  if (!fault)
+    if (const auto error = folder.rename(draft, name); error != 0)
+      fault = os_fault{"rename", folder.path_of(name), error};
   if (fault)
-    ::unlink(draft.c_str());
+    static_cast<void>(folder.remove(draft));
   return fault;
 }
 

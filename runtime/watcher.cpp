@@ -1,7 +1,7 @@
 #include "pup/runtime/watcher.hpp"
 
 #include "pup/config/glob.hpp"
-#include "pup/runtime/fd.hpp"
+#include "pup/runtime/trusted_path.hpp"
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
@@ -18,6 +18,7 @@
 #include <utility>
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -106,8 +107,9 @@ private:
     kind is = kind::missing;
     dev_t device = 0;
     ino_t number = 0;
-    bool known = false;  // it was looked for once
-    bool stale = false;  // what was found is not there any more
+    bool known = false;   // it was looked for once
+    bool stale = false;   // what was found is not there any more
+    std::string refused;  // why its path is not followed
   };
 
   struct subscription {
@@ -162,12 +164,14 @@ private:
   // -- watches ----------------------------------------------------------------
 
   bool watch(root& of, const std::string& folder, role as);
+  bool not_watched(root& of, const std::string& folder, int code);
   template <class Which>
   void drop(const root& of, role as, Which which);
   void drop_all(const root& of);
   void settle(root& x);
   void watch_way(root& x);
   std::string scan(root& of, const std::string& folder);
+  static bool look_at(root& x, struct stat& info);
 
   // -- what counts ------------------------------------------------------------
 
@@ -388,20 +392,22 @@ void watcher::impl::on_tree(root& of, const std::string& folder,
 // -- watches ------------------------------------------------------------------
 
 bool watcher::impl::watch(root& of, const std::string& folder, role as) {
+  const auto opened = trusted_folder::open(folder);
+  const auto* found = std::get_if<trusted_folder>(&opened);
+  if (found == nullptr)
+    return not_watched(of, folder, std::get<os_fault>(opened).code);
   // What lies on the way may be as busy as /tmp: only names count there, but
   // the writing of a watched file itself.
   const auto mask =
       name_events | IN_ONLYDIR | IN_MASK_ADD
-      | (as == role::tree || of.is == kind::file ? IN_CLOSE_WRITE : 0U)
-      | (as == role::tree && folder != of.path ? IN_DONT_FOLLOW : 0U);
+      | (as == role::tree || of.is == kind::file ? IN_CLOSE_WRITE : 0U);
+  // By its descriptor: the path may lead elsewhere by now.
   const auto wd =
-      open() ? ::inotify_add_watch(queue_.native_handle(), folder.c_str(), mask)
+      open() ? ::inotify_add_watch(queue_.native_handle(),
+                                   found->by_descriptor().c_str(), mask)
              : -1;
-  if (wd < 0) {
-    if (errno != ENOENT && errno != ENOTDIR && errno != ELOOP)
-      set_limit(*of.of, folder, errno);
-    return false;
-  }
+  if (wd < 0)
+    return not_watched(of, folder, errno);
   auto& uses = watches_[wd];
   const auto known = std::any_of(uses.begin(), uses.end(), [&](const use& x) {
     return x.of == &of && x.as == as && x.path == folder;
@@ -409,6 +415,13 @@ bool watcher::impl::watch(root& of, const std::string& folder, role as) {
   if (!known)
     uses.push_back({&of, folder, as});
   return true;
+}
+
+/// False. What is not there, or is not followed, is for settle() to tell.
+bool watcher::impl::not_watched(root& of, const std::string& folder, int code) {
+  if (code != ENOENT && code != ENOTDIR && code != ELOOP)
+    set_limit(*of.of, folder, code);
+  return false;
 }
 
 /// Gives up watching the folders whose paths are so.
@@ -432,13 +445,31 @@ void watcher::impl::drop_all(const root& of) {
     drop(of, as, [](const std::string&) { return true; });
 }
 
+/// What the path of `x` leads to. False: to nothing, or through links that are
+/// not followed.
+bool watcher::impl::look_at(root& x, struct stat& info) {
+  x.refused.clear();
+  const auto found = locate(x.path);
+  if (const auto* file = std::get_if<located_file>(&found))
+    return ::fstatat(file->folder.fd(), file->name.c_str(), &info,
+                     AT_SYMLINK_NOFOLLOW)
+           == 0;
+  const auto& fault = std::get<os_fault>(found);
+  x.refused = fault.why;
+  if (fault.code != EISDIR)
+    return false;
+  const auto opened = trusted_folder::open(x.path);  // "/", or a link to it
+  const auto* folder = std::get_if<trusted_folder>(&opened);
+  return folder != nullptr && ::fstat(folder->fd(), &info) == 0;
+}
+
 // What is there now, and whether it is what was there before. Whatever changes
 // after the way is watched brings another event.
 void watcher::impl::settle(root& x) {
   watch_way(x);
   struct stat info {};
   const auto was = x.is;
-  const bool there = ::stat(x.path.c_str(), &info) == 0;
+  const bool there = look_at(x, info);
   const auto now = !there                  ? kind::missing
                    : S_ISDIR(info.st_mode) ? kind::folder
                                            : kind::file;
@@ -483,7 +514,10 @@ std::string watcher::impl::scan(root& of, const std::string& folder) {
     // First, so that what comes meanwhile is told.
     if (!watch(of, here, role::tree))
       continue;
-    const std::unique_ptr<DIR, folder_closer> entries{::opendir(here.c_str())};
+    const auto opened = trusted_folder::open(here);
+    const auto* found = std::get_if<trusted_folder>(&opened);
+    const std::unique_ptr<DIR, folder_closer> entries{
+        found != nullptr ? ::opendir(found->by_descriptor().c_str()) : nullptr};
     if (!entries)
       continue;
     while (const auto* entry = ::readdir(entries.get())) {
@@ -565,7 +599,9 @@ void watcher::impl::update(subscription& x) {
   auto trouble = x.limit;
   for (const auto& one : x.roots)
     if (trouble.empty() && one.is == kind::missing)
-      trouble = one.path + ": no such file or folder yet";
+      trouble = one.refused.empty()
+                    ? one.path + ": no such file or folder yet"
+                    : one.path + " is not watched: " + one.refused;
   if (trouble == x.told_trouble)
     return;
   x.told_trouble = trouble;

@@ -5,7 +5,9 @@
 // exist yet, and may go and come back: the folder it is in, or else the nearest
 // one on the way that exists, is watched for its name. Symbolic links below a
 // watched folder are files, never followed; a watched path that is itself a
-// link is followed, and putting another in its place is a change.
+// link is followed, and putting another in its place is a change. Links on the
+// way are followed by the rules of trusted_path.hpp; `trouble` tells of one
+// that is not.
 //
 // A change is
 //   - a file that was written, once it is closed (an editor's rename over the
