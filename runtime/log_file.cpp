@@ -97,6 +97,21 @@ void log_file::prune() const {
     fs::remove(path.parent_path() / old[i], error);
 }
 
+void log_file::look_for_loss(time_point now) {
+  struct stat mine {};
+  struct stat named {};
+  if (!file_ || !regular_ || ::fstat(file_.get(), &mine) != 0)
+    return;
+  const auto there = ::stat(path_.c_str(), &named) == 0;
+  if (there && named.st_dev == mine.st_dev && named.st_ino == mine.st_ino)
+    return moved_since_.reset();
+  if (!moved_since_)
+    moved_since_ = now;
+  const auto removed = mine.st_nlink == 0;
+  if (removed || now >= *moved_since_ + moved_pause || now < *moved_since_)
+    reopen();
+}
+
 log_file::written log_file::append(std::string_view lines) {
   const auto offered = lines.size();
   written result;
@@ -119,6 +134,7 @@ log_file::written log_file::write(std::string_view lines, time_point now) {
   written result;
   if (now < retry_at_ && now + retry_pause >= retry_at_)
     return {0, trouble_};
+  look_for_loss(now);
   while (!lines.empty() && result.error == 0) {
     if (!file_)
       result.error = open();

@@ -1006,6 +1006,49 @@ TEST_CASE("a file is opened again after another program has taken it") {
   CHECK(contents(path) == "four\n");
 }
 
+TEST_CASE("a file that another program has taken away is made again") {
+  const temporary_folder box;
+  const auto path = box.path() + "/logs/app.log";
+  log_file file{path, {0, 0}, nullptr};
+  file.write("one\n", begin);
+  SECTION("at once where it was removed") {
+    fs::remove(path);
+    CHECK(file.write("two\n", begin).error == 0);
+    CHECK(contents(path) == "two\n");
+  }
+  SECTION("with its folder") {
+    fs::remove_all(box.path() + "/logs");
+    CHECK(file.write("two\n", begin).error == 0);
+    CHECK(contents(path) == "two\n");
+  }
+  SECTION("after a while where it was moved: who did may make the new one") {
+    fs::rename(path, path + ".1");
+    file.write("two\n", begin);
+    file.write("three\n", begin + log_file::moved_pause - 1ms);
+    CHECK(contents(path + ".1") == "one\ntwo\nthree\n");
+    CHECK_FALSE(fs::exists(path));
+    file.write("four\n", begin + log_file::moved_pause);
+    CHECK(contents(path) == "four\n");
+    CHECK(contents(path + ".1") == "one\ntwo\nthree\n");
+  }
+  SECTION("and where another one has its name") {
+    fs::rename(path, path + ".1");
+    std::ofstream{path} << "of somebody\n";
+    file.write("two\n", begin);
+    file.write("three\n", begin + log_file::moved_pause);
+    CHECK(contents(path) == "of somebody\nthree\n");
+  }
+  SECTION("but not where it has come back") {
+    fs::rename(path, path + ".1");
+    file.write("two\n", begin);
+    fs::rename(path + ".1", path);
+    file.write("three\n", begin + log_file::moved_pause);
+    fs::rename(path, path + ".1");
+    file.write("four\n", begin + log_file::moved_pause);
+    CHECK(contents(path + ".1") == "one\ntwo\nthree\nfour\n");
+  }
+}
+
 TEST_CASE("a file that cannot be written says why, and is tried again") {
   const temporary_folder box;
   fs::create_directory(box.path() + "/app.log");
