@@ -533,11 +533,22 @@ TEST_CASE("a failed start names its stage, object and error") {
         == os_fault{"exec", file("./text"), EACCES});
   write_program(file("garbage"), "garbage");
   CHECK(fault_of({file("garbage")})
-        == os_fault{"exec", file("garbage"), ENOEXEC});
+        == os_fault{"exec",
+                    file("garbage")
+                        + " (no program of this machine; a script begins with "
+                          "a line such as #!/bin/sh)",
+                    ENOEXEC});
   write_program(file("script"), "#! /no/interpreter -x\n");
   CHECK(fault_of({file("script")})
         == os_fault{"exec",
                     file("script") + " (its interpreter /no/interpreter)",
+                    ENOENT});
+  write_program(file("dos"), "#!/bin/sh\r\necho\r\n");
+  CHECK(fault_of({file("dos")})
+        == os_fault{"exec",
+                    file("dos")
+                        + " (its first line ends with a carriage return; save "
+                          "it with Unix line ends)",
                     ENOENT});
   CHECK(fault_of({"true"}, "/no/folder")
         == os_fault{"chdir", "/no/folder", ENOENT});
@@ -547,7 +558,29 @@ TEST_CASE("a failed start names its stage, object and error") {
   CHECK(fault_of({""}).call == "argv");
   CHECK(fault_of({"true", std::string("a\0b", 3)})
         == os_fault{"argv", "element 1 with a NUL inside", EINVAL});
-  CHECK(fault_of({"true", std::string(4u << 20, 'x')}).code == E2BIG);
+  const auto true_file = std::get<std::string>(resolve_program(
+      "true", base_environment.front().substr(sizeof("PATH=") - 1), ""));
+  CHECK(fault_of({"true", std::string(4u << 20, 'x')})
+        == os_fault{"exec",
+                    true_file
+                        + " (its argument 1 has 4194304 bytes; one has 131071 "
+                          "at most)",
+                    E2BIG});
+  auto large = base_environment;
+  large.push_back("LARGE=" + std::string(200'000, 'x'));
+  CHECK(std::get<os_fault>(spawn({{"true"}, large, "", -1, -1, -1}))
+        == os_fault{"exec",
+                    true_file
+                        + " (its variable LARGE has 200006 bytes; one has "
+                          "131071 at most)",
+                    E2BIG});
+  const auto many = fault_of(names(200, std::string(100'000, 'x')));
+  CHECK(many.code == ENOENT);  // looked for before anything else
+  auto all = names(200, std::string(100'000, 'x'));
+  all.front() = "true";
+  CHECK(fault_of(all).code == E2BIG);
+  CHECK(fault_of(all).object.find(" bytes together; a quarter of its stack")
+        != std::string::npos);
   auto nul = spawn({{"true"}, {std::string("A=\0", 3)}, "", -1, -1, -1});
   CHECK(std::get<os_fault>(nul)
         == os_fault{"environment", "A with a NUL inside", EINVAL});
