@@ -246,14 +246,13 @@ void cluster_state::ended_by_itself(slot& x, const ending& how) {
   }
   const auto now = self->clock().now();
   const auto was_ready = x.now == phase::ready || !x.outgrown.empty();
-  const auto stable =
-      was_ready && now - x.ready_since >= backoff_rule{}.stable_after;
+  const auto reached = stage_of(
+      was_ready ? std::optional{now - x.ready_since} : std::nullopt, {});
   const auto what =
-      x.rules->ended(slot_child, success, stable, now, random01());
-  if (std::holds_alternative<give_up>(what)) {
-    const auto limit = "more than " + std::to_string(*of.restart_limit)
-                       + " restarts in " + in_words(of.restart_period);
-    note(x, event_kind::decided, "restartLimit: gives up, " + limit);
+      x.rules->ended(slot_child, success, reached, now, random01());
+  if (const auto* end = std::get_if<give_up>(&what)) {
+    const auto [rule, limit] = passed_limit(of, *end);
+    note(x, event_kind::decided, rule + ": gives up, " + limit);
     return rest(run_state::exhausted, to_string(how) + "; " + limit);
   }
   if (const auto* again = std::get_if<restart>(&what))

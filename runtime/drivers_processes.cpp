@@ -165,6 +165,7 @@ std::function<void()> process_table::on_loop(std::function<void(children&)> f) {
 void process_table::describe(launch_request& wanted, pup::launch& request) {
   wanted.argv = std::move(request.argv);
   wanted.environment = std::move(request.env);
+  wanted.inherited = std::move(request.inherit_env);
   wanted.path = std::move(request.path);
   wanted.cwd = std::move(request.cwd);
   wanted.port = request.port;

@@ -4,6 +4,7 @@
 
 #define BOOST_ASIO_NO_DEPRECATED
 #include "pup/runtime/children.hpp"
+#include "pup/runtime/environment.hpp"
 #include "pup/runtime/listening.hpp"
 #include "pup/runtime/ports.hpp"
 #include "pup/runtime/process.hpp"
@@ -720,6 +721,25 @@ TEST_CASE("an environment is put together from three sources") {
         == names{"PATH=/usr/local/bin:/usr/bin:/bin:/opt"});
   CHECK(build_environment({}, {{"PATH", ""}}, "/opt") == names{"PATH=/opt"});
   CHECK(build_environment({}, {}, "").empty());
+}
+
+TEST_CASE("a process inherits what it may, and pup's mark in any case") {
+  const names all{"PUP_OWNER=m", "PATH=/bin", "LC_ALL=C", "LC=1", "KEY=s", "x"};
+  CHECK(inherited_of(all, std::nullopt) == all);
+  CHECK(inherited_of(all, names{}) == names{"PUP_OWNER=m"});
+  CHECK(inherited_of(all, names{"LC_*", "PATH", "NONE"})
+        == names{"PUP_OWNER=m", "PATH=/bin", "LC_ALL=C"});
+}
+
+TEST_CASE("only what nobody has decided about is told as withheld") {
+  const names all{"PUP_OWNER=m", "PATH=/bin", "KEY=s", "B=1", "B=2", "HOME=/"};
+  process_spec x;
+  x.env["HOME"] = "/var/www";
+  CHECK(withheld_unasked(all, x).empty());
+  x.inherit_env.emplace();
+  CHECK(withheld_unasked(all, x).empty());
+  x.inherit_env = names{"PATH", "LANG", "LC_*", "TZ", "TERM"};
+  CHECK(withheld_unasked(all, x) == names{"B", "KEY"});
 }
 
 // --- lives -------------------------------------------------------------------

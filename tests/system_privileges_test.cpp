@@ -204,6 +204,55 @@ SCENARIO("processes and their hooks run as the user they are to run as") {
   CHECK((info.st_mode & 0777) == 0600);
 }
 
+SCENARIO("another user does not get root's variables, and that is said once") {
+  if (::geteuid() != 0) {
+    WARN("not root: left out");
+    return;
+  }
+  sandbox box;
+  ::chmod(box.path().c_str(), 0755);
+  box.write("out/x", "");
+  REQUIRE(::chown(box.path("out").c_str(), 65'534, 65'534) == 0);
+  box.env["LC_ALL"] = "C";
+  box.env["AGENT_SOCKET"] = "s3cr3t-m4rk3r";
+  box.write("pup.json", R"({"processes": [
+    {"id": "a", "cwd": "out", "cmd": "env > a; exec sleep 1000",
+     "user": "nobody", "hooks": {"preStart": "env > hook"},
+     "ready": {"type": "exec", "cmd": ["test", "-s", "a"]}},
+    {"id": "b", "cwd": "out", "cmd": "env > b; exec sleep 1000",
+     "user": "nobody", "inheritEnv": ["AGENT_*"],
+     "ready": {"type": "exec", "cmd": ["test", "-s", "b"]}},
+    {"id": "c", "cmd": "env > c; exec sleep 1000",
+     "ready": {"type": "exec", "cmd": ["test", "-s", "c"]}}]})");
+  REQUIRE(box.pup({"start", "pup.json"}).code == 0);
+  for (auto* file : {"out/a", "out/hook"}) {
+    INFO(file);
+    CHECK(contains(box.read(file), "LC_ALL=C\n"));
+    CHECK(contains(box.read(file), "USER=nobody\n"));
+    CHECK_FALSE(contains(box.read(file), "AGENT_SOCKET"));
+    CHECK_FALSE(contains(box.read(file), "PUP_RUNTIME_DIR"));
+  }
+  CHECK(contains(box.read("out/b"), "AGENT_SOCKET=s3cr3t-m4rk3r\n"));
+  CHECK_FALSE(contains(box.read("out/b"), "LC_ALL"));
+  CHECK(contains(box.read("c"), "AGENT_SOCKET=s3cr3t-m4rk3r\n"));
+
+  const auto times_told = [&] {
+    const auto log = box.pup({"logs"}).out;
+    INFO(log);
+    CHECK(contains(log, "runs as nobody and does not inherit AGENT_SOCKET, "));
+    CHECK_FALSE(contains(log, "s3cr3t-m4rk3r"));
+    std::size_t count = 0;
+    for (auto at = log.find("does not inherit"); at != std::string::npos;
+         at = log.find("does not inherit", at + 1))
+      ++count;
+    return count;
+  };
+  CHECK(times_told() == 1);
+  CHECK(box.pup({"terminate"}).code == 0);
+  REQUIRE(box.pup({"start", "pup.json"}).code == 0);
+  CHECK(times_told() == 1);
+}
+
 SCENARIO("who is not root is told before anything starts") {
   sandbox box;
   box.write("pup.json", R"({"processes": [{"id": "a", "cmd": "exec sleep 1000",
