@@ -53,7 +53,9 @@ process_table::process_table(boost::asio::io_context& loop,
       inherited_(std::move(options.inherited)),
       keeper_(std::move(options.keeper)),
       memory_(loop,
-              [this](pid_t pid, std::uint64_t used) { outgrew(pid, used); }),
+              [this](pid_t pid, std::uint64_t used, const std::string& remark) {
+                outgrew(pid, used, remark);
+              }),
       children_(loop, std::move(options.environment), events(),
                 std::move(options.parent)) {
   if (inherited_)
@@ -348,12 +350,14 @@ void process_table::end(const std::string& id, std::uint64_t life, ending how) {
     children_.done(id, life);
 }
 
-void process_table::outgrew(pid_t pid, std::uint64_t used) {
+void process_table::outgrew(pid_t pid, std::uint64_t used,
+                            const std::string& remark) {
   for (const auto& [id, x] : owners_) {
     if (x.pid != pid)
       continue;
-    auto text = "used " + amount_of_memory(used) + ", more than maxMemory "
-                + amount_of_memory(x.max_memory);
+    auto text = "used " + amount_of_memory(used)
+                + (remark.empty() ? "" : " (" + remark + ')')
+                + ", more than maxMemory " + amount_of_memory(x.max_memory);
     note(id, log_stream::warn, text + "; is to be restarted");
     return x.handle.send(process_outgrew{x.life, std::move(text)});
   }
@@ -387,11 +391,12 @@ child_events process_table::events() {
       log_->attach(std::move(x.mapped()));
     if (auto* x = find(id, life)) {
       x->pid = pid;
-      if (x->max_memory != 0)
-        memory_.add(pid, x->max_memory);
       if (!x->socket.cluster.empty())
         groups_->holds(x->socket.cluster, x->socket.slot, pid);
-      driver_.send(process_begun{pid, losses_of(id)});
+      process_begun fact{pid, losses_of(id)};
+      if (x->max_memory != 0)
+        fact.memory = memory_.add(pid, x->max_memory);
+      driver_.send(std::move(fact));
       x->handle.send(process_launched{life, pid, warning});
     }
   };

@@ -12,6 +12,7 @@
 
 #include <boost/asio/io_context.hpp>
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -25,6 +26,8 @@ namespace pup {
 struct process_begun {
   std::int32_t pid = 0;
   std::shared_ptr<const log_losses> losses;
+  /// The figure of its memory_watch; empty: it has none.
+  std::shared_ptr<const std::atomic<std::uint64_t>> memory{};
 };
 struct process_gone {
   std::int32_t pid = 0;
@@ -127,7 +130,7 @@ private:
 
   void end(const std::string& id, std::uint64_t life, ending how);
 
-  void outgrew(pid_t pid, std::uint64_t used);
+  void outgrew(pid_t pid, std::uint64_t used, const std::string& remark);
 
   void forget(std::map<std::string, owner>::iterator i);
 

@@ -178,6 +178,39 @@ time.sleep(1000)
   CHECK(contains(log, ", more than maxMemory 60M; is to be restarted"));
 }
 
+SCENARIO("memory that the processes of a life share counts once") {
+  // Together they share 100 MB, which the sum of all four counts four times.
+  // "thrifty" is above what its leader alone has; "greedy" is above its bound.
+  sandbox box;
+  const auto preforks = [](const std::string& id, const std::string& own) {
+    return R"({"id": ")" + id + R"(", "cmd": [")" + PUP_SHARING
+           + R"(", "100", ")" + own + R"(", "3"], "maxMemory": "300M",
+           "ready": {"type": "log", "pattern": "^shared$"}})";
+  };
+  box.write("pup.json",
+            config({preforks("thrifty", "20"), preforks("greedy", "80")}));
+  REQUIRE(box.pup({"start", "pup.json"}).code == 0);
+  const auto of = [&](const std::string& id) { return box.unit(id); };
+  const auto megabytes = [](const boost::json::object& x) {
+    return x.at("rssBytes").to_number<std::int64_t>() >> 20;
+  };
+  const auto pid = of("thrifty").at("pid").to_number<int>();
+  const auto other = of("greedy").at("pid").to_number<int>();
+  CHECK(wait_until(
+      [&] { return of("greedy").at("restarts").to_number<int>() > 0; }));
+  // What is shown is what has been measured: more than the leader has, less
+  // than the sum.
+  CHECK(wait_until([&] { return megabytes(of("thrifty")) >= 160; }));
+  CHECK(megabytes(of("thrifty")) < 300);
+  CHECK(of("thrifty").at("restarts").to_number<int>() == 0);
+  CHECK(of("thrifty").at("pid").to_number<int>() == pid);
+  CHECK(wait_until([&] { return !alive(other); }));
+  const auto log = box.pup({"logs"}).out;
+  INFO(log);
+  CHECK(contains(log, ", more than maxMemory 300M; is to be restarted"));
+  CHECK_FALSE(contains(log, " thrifty warn "));
+}
+
 SCENARIO("processes and their hooks run as the user they are to run as") {
   if (::geteuid() != 0) {
     WARN("not root: left out");
