@@ -22,9 +22,9 @@
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
+#include <malloc.h>
 
 #include <fcntl.h>
-#include <malloc.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -59,6 +59,7 @@ unique_fd take_signals() {
   sigemptyset(&set);
   sigaddset(&set, SIGTERM);
   sigaddset(&set, SIGINT);
+  sigaddset(&set, SIGQUIT);  // the STOPSIGNAL of several images
   sigaddset(&set, SIGHUP);
   sigaddset(&set, guard::upgrade_signal);
   ::pthread_sigmask(SIG_BLOCK, &set, nullptr);

@@ -196,7 +196,7 @@ SCENARIO("when the guardian was killed the end was no purpose") {
 
 SCENARIO("a start after an end on purpose begins from the configuration") {
   const std::string how =
-      GENERATE(as<std::string>{}, "terminate", "SIGTERM", "SIGINT");
+      GENERATE(as<std::string>{}, "terminate", "SIGTERM", "SIGINT", "SIGQUIT");
   INFO(how);
   sandbox box;
   box.write("config.json", config({R"({"id": "many", "cmd": ["sleep", "1000"],
@@ -210,7 +210,9 @@ SCENARIO("a start after an end on purpose begins from the configuration") {
   if (how == "terminate")
     REQUIRE(box.pup({"terminate"}).code == 0);
   else
-    ::kill(pid, how == "SIGTERM" ? SIGTERM : SIGINT);
+    ::kill(pid, how == "SIGTERM"  ? SIGTERM
+                : how == "SIGINT" ? SIGINT
+                                  : SIGQUIT);
   REQUIRE(wait_for_end(pid));
   CHECK(wait_until([&] { return box.running().empty(); }));
   contains(box.read("state/pup/state"), "on-purpose 1");
