@@ -321,12 +321,15 @@ cluster_state::self_actor::behavior_type cluster_behavior(
           self->state.said(*x, fact);
       },
       [self](const instance_outgrew& fact) {
-        if (auto* x = self->state.find(fact.slot, fact.life)) {
-          x->outgrown = fact.text;
-          x->reason = fact.text;
-          self->state.note(*x, event_kind::said, fact.text);
-          self->state.tidy();
-        }
+        auto* x = self->state.find(fact.slot, fact.life);
+        // One that is on its way out already ends for another reason.
+        if (x == nullptr
+            || (x->now != slot_phase::starting && x->now != slot_phase::ready))
+          return;
+        x->outgrown = fact.text;
+        x->reason = fact.text;
+        self->state.note(*x, event_kind::said, fact.text);
+        self->state.tidy();
       },
       [self](const backend_drained& fact) { self->state.drained(fact); },
       [self](const listener_changed& fact) { self->state.listener(fact); },

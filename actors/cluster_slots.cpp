@@ -316,9 +316,10 @@ void cluster_state::announce(slot& x) {
 }
 
 void cluster_state::health(slot& x, const instance_health& fact) {
+  if (x.now != phase::ready)
+    return;  // it is on its way out, for whatever reason that was told
   x.suspect = !fact.fault.empty();
-  if (x.now == phase::ready)
-    x.reason = x.suspect ? "health check: " + fact.fault : x.warning;
+  x.reason = x.suspect ? "health check: " + fact.fault : x.warning;
   note(x, event_kind::said,
        x.suspect ? "a health check failed: " + fact.fault : "is healthy again");
   publish();

@@ -86,6 +86,10 @@ private:
     socket_id socket;
     bool told_to_stop = false;
     std::uint64_t max_memory = 0;
+    bool leaves = false;             // its end has been decided
+    std::uint16_t awaited_port = 0;  // makes it ready; 0: something else does
+    std::string answer{};            // in place of one that makes it ready
+    std::string unready{};  // when it was told to stop before it was ready
     // Adopted: the log has it already.
     bool began_before = false;
     bool ready_before = false;
@@ -113,6 +117,9 @@ private:
   void drop_closed_group(const std::string& cluster);
 
   owner* find(const std::string& id, std::uint64_t life);
+
+  /// What there is in place of readiness, in words.
+  static std::string found_instead(const owner& x);
 
   std::shared_ptr<log_losses> losses_of(const std::string& id);
 

@@ -1105,6 +1105,25 @@ TEST_CASE("connections in TIME_WAIT do not make a port taken") {
   CHECK(is_free);
 }
 
+TEST_CASE("where a process and its descendants listen is told") {
+  const socket_on_loopback mine;
+  const socket_on_loopback other{true};
+  REQUIRE(mine.usable);
+  const auto has = [](pid_t pid, const std::string& place) {
+    const auto all = places_of(pid);
+    REQUIRE(all);
+    return std::count(all->begin(), all->end(), place) == 1;
+  };
+  CHECK(has(::getpid(), "127.0.0.1:" + std::to_string(mine.port)));
+  if (other.usable)
+    CHECK(has(::getpid(), "[::1]:" + std::to_string(other.port)));
+  auto started = spawn({{"sleep", "1000"}, base_environment, "", -1, -1, -1});
+  const auto pid = std::get<child>(started).pid;
+  CHECK(places_of(pid) == names{});
+  ::kill(pid, SIGKILL);
+  ::waitpid(pid, nullptr, 0);
+}
+
 TEST_CASE("a process is ready when it listens") {
   world w;
   const auto port = free_port();
