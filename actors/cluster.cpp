@@ -134,6 +134,8 @@ void cluster_state::go_on(slot& x, const adopted_life& life) {
   x.handle = spawn_instance(self, caf::actor_cast<cluster_actor>(self),
                             std::move(wanted));
   self->monitor(x.handle);
+  (*book)[x.number].add(args.world.wall.now() - life.age, event_kind::started,
+                        "pid " + std::to_string(x.pid));
   note(x, event_kind::asked,
        "go on: it was started by the supervisor before this one");
   if (!life.ready)
@@ -325,12 +327,15 @@ cluster_state::self_actor::behavior_type cluster_behavior(
           self->state.said(*x, fact);
       },
       [self](const instance_outgrew& fact) {
-        if (auto* x = self->state.find(fact.slot, fact.life)) {
-          x->outgrown = fact.text;
-          x->reason = fact.text;
-          self->state.note(*x, event_kind::said, fact.text);
-          self->state.tidy();
-        }
+        auto* x = self->state.find(fact.slot, fact.life);
+        // One that is on its way out already ends for another reason.
+        if (x == nullptr
+            || (x->now != slot_phase::starting && x->now != slot_phase::ready))
+          return;
+        x->outgrown = fact.text;
+        x->reason = fact.text;
+        self->state.note(*x, event_kind::said, fact.text);
+        self->state.tidy();
       },
       [self](const backend_drained& fact) { self->state.drained(fact); },
       [self](const listener_changed& fact) { self->state.listener(fact); },

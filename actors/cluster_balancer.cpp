@@ -21,9 +21,9 @@ void cluster_state::balancer_down() {
   if (stopping)
     return stop_without_balancer();
   const auto now = self->clock().now();
-  const auto stable = now - balancer_since >= backoff_rule{}.stable_after;
+  const auto reached = stage_of(now - balancer_since, {});
   const auto what =
-      balancer_rules.ended("balancer", false, stable, now, random01());
+      balancer_rules.ended("balancer", false, reached, now, random01());
   const auto* again = std::get_if<restart>(&what);
   if (again == nullptr)
     return self->quit(

@@ -255,14 +255,13 @@ void cluster_state::ended_by_itself(slot& x, const ending& how) {
   const auto now = self->clock().now();
   const auto until = x.now == phase::expiring ? x.leader_ended : now;
   const auto was_ready = x.ready_since != time_point{};
-  const auto stable =
-      was_ready && until - x.ready_since >= backoff_rule{}.stable_after;
+  const auto reached = stage_of(
+      was_ready ? std::optional{until - x.ready_since} : std::nullopt, {});
   const auto what =
-      x.rules->ended(slot_child, success, stable, now, random01());
-  if (std::holds_alternative<give_up>(what)) {
-    const auto limit = "more than " + std::to_string(*of.restart_limit)
-                       + " restarts in " + in_words(of.restart_period);
-    note(x, event_kind::decided, "restartLimit: gives up, " + limit);
+      x.rules->ended(slot_child, success, reached, now, random01());
+  if (const auto* end = std::get_if<give_up>(&what)) {
+    const auto [rule, limit] = passed_limit(of, *end);
+    note(x, event_kind::decided, rule + ": gives up, " + limit);
     return rest(run_state::exhausted, to_string(how) + "; " + limit);
   }
   if (const auto* again = std::get_if<restart>(&what))
@@ -341,9 +340,10 @@ void cluster_state::announce(slot& x) {
 }
 
 void cluster_state::health(slot& x, const instance_health& fact) {
+  if (x.now != phase::ready)
+    return;  // it is on its way out, for whatever reason that was told
   x.suspect = !fact.fault.empty();
-  if (x.now == phase::ready)
-    x.reason = x.suspect ? "health check: " + fact.fault : x.warning;
+  x.reason = x.suspect ? "health check: " + fact.fault : x.warning;
   note(x, event_kind::said,
        x.suspect ? "a health check failed: " + fact.fault : "is healthy again");
   publish();

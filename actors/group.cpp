@@ -99,9 +99,11 @@ void group::restarts(member& x, const unit_ended& event, time_point now,
              != round_->to_stop.end())
     return;
   remember_temporary();
-  const auto stable = now - x.gave_up > spec_.restart_period;
+  const auto reached = now - x.gave_up > spec_.restart_period
+                           ? life_stage::stable
+                           : life_stage::ready;
   x.gave_up = now;
-  const auto what = rules_.ended(x.id, false, stable, now, random);
+  const auto what = rules_.ended(x.id, false, reached, now, random);
   if (const auto* again = std::get_if<restart>(&what))
     return plan(x, *again, now);
   if (std::holds_alternative<give_up>(what))

@@ -83,7 +83,8 @@ struct instance_state {
   bool late = false;    // stopping because it did not become ready
   std::string address;  // where its port accepts, once ready
   std::optional<health_record> health;
-  std::string sick;  // why it is stopped although nobody asked for it
+  std::string sick;     // why it is stopped although nobody asked for it
+  std::string unready;  // what its command of ready exec said last
   // One task at a time: a new one ends its predecessor.
   instance_actor task;
   std::uint64_t task_number = 0;
@@ -235,6 +236,7 @@ struct instance_state {
     run(command, "ready", {}, [this](const std::string& fault) {
       if (fault.empty())
         return run_post_start();
+      unready = fault;
       tell_parent(instance_said{args.slot, args.request.life, false,
                                 "readiness: " + fault});
       arm(retry_delay, instance_deadline::retry);
@@ -299,6 +301,8 @@ struct instance_state {
   }
 
   void said(const process_said& fact) {
+    if (now == phase::stopping || now == phase::ended)
+      return;  // what it says on its way out decides nothing
     if (fact.alive)
       feed_watchdog();
     if (fact.trouble && now == phase::ready)
@@ -356,13 +360,17 @@ struct instance_state {
 
   // -- the end ----------------------------------------------------------------
 
-  void ended(ending how) {
+  void ended(ending how, const std::string& found = {}) {
     if (now == phase::ended)
       return;
     now = phase::ended;
     drop_task();
-    if (late)
+    if (late) {
       how.what = ending::kind::not_ready;
+      if (const auto& instead = found.empty() ? unready : found;
+          !instead.empty())
+        how.text = instead;
+    }
     if (!sick.empty()) {
       how.what = ending::kind::unhealthy;
       how.text = sick;
@@ -521,7 +529,7 @@ self_actor::behavior_type instance_behavior(instance_state::pointer self,
       },
       [self, current](const process_ended& fact) {
         if (current(fact.life))
-          self->state.ended(fact.how);
+          self->state.ended(fact.how, fact.unready);
       },
       [self, current](const process_said& fact) {
         if (current(fact.life))
@@ -529,9 +537,10 @@ self_actor::behavior_type instance_behavior(instance_state::pointer self,
       },
       [self](retune& wanted) { self->state.tune(std::move(wanted)); },
       [self, current](const process_outgrew& fact) {
-        if (current(fact.life))
-          self->state.tell_parent(
-              instance_outgrew{self->state.args.slot, fact.life, fact.text});
+        auto& st = self->state;
+        if (current(fact.life) && st.now != instance_state::phase::stopping
+            && st.now != instance_state::phase::ended)
+          st.tell_parent(instance_outgrew{st.args.slot, fact.life, fact.text});
       },
       [self](const instance_timer& timer) { self->state.deadline(timer); },
       [self](const task_done& fact) { self->state.finished(fact); },

@@ -92,6 +92,9 @@ struct process_leader_ended {
 struct process_ended {
   std::uint64_t life = 0;
   ending how;
+  /// Of one that was told to stop before it was ready: what was found in place
+  /// of that. Empty: nothing.
+  std::string unready{};
 };
 
 /// cluster -> instance: what its process need not be started again for.

@@ -36,7 +36,8 @@ struct launch {
   std::string id;
   std::uint64_t life = 0;  ///< grows with each launch of this id
   std::vector<std::string> argv;
-  std::map<std::string, std::string> env;  ///< added to the supervisor's own
+  std::map<std::string, std::string> env;  ///< added to what it inherits
+  inherited_names inherit_env{};           ///< of the supervisor's own
   std::string path;                        ///< appended to PATH
   std::string cwd;                         ///< empty: the supervisor's own
   std::uint16_t port = 0;                  ///< 0: none

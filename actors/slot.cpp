@@ -79,6 +79,7 @@ launch launch_of(const process_spec& spec, const std::string& supervisor,
                    expanded);
   for (const auto& [key, value] : spec.env)
     result.env[key] = expanded(value);
+  result.inherit_env = spec.inherit_env;
   result.cwd = expanded(spec.cwd);
   result.path = spec.path;
   result.port = port;
@@ -123,6 +124,7 @@ launch task_of(const launch& of, const command_spec& command,
     for (auto& x : result.argv)
       x = expand(x, of.port, slot == 0 ? 0 : slot - 1, of.id);
   result.env = of.env;
+  result.inherit_env = of.inherit_env;
   result.env["PUP_HOOK"] = name;
   result.cwd = of.cwd;
   result.path = of.path;
@@ -153,7 +155,18 @@ supervision rules_of(const process_spec& spec) {
   supervision result{strategy::one_for_one,
                      {spec.restart_limit, spec.restart_period}};
   result.add(slot_child, restart_type_of(spec.restart), backoff_of(spec));
+  result.limit_starts(slot_child, spec.start_limit);
   return result;
+}
+
+std::pair<std::string, std::string> passed_limit(const process_spec& spec,
+                                                 const give_up& x) {
+  if (x.passed == give_up::limit::starts)
+    return {"startLimit", "more than " + std::to_string(*spec.start_limit)
+                              + " starts in a row that did not become ready"};
+  return {"restartLimit", "more than " + std::to_string(*spec.restart_limit)
+                              + " restarts in "
+                              + in_words(spec.restart_period)};
 }
 
 run_state state_of(const slot& x) {

@@ -13,6 +13,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -147,6 +148,10 @@ backoff_rule backoff_of(const process_spec& spec);
 /// slot_child.
 supervision rules_of(const process_spec& spec);
 inline constexpr const char* slot_child = "instance";
+
+/// The key whose limit has been passed, and the limit in words.
+std::pair<std::string, std::string> passed_limit(const process_spec& spec,
+                                                 const give_up& x);
 
 run_state state_of(const slot& x);
 

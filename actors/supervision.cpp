@@ -4,6 +4,14 @@
 
 namespace pup {
 
+life_stage stage_of(std::optional<duration> ready_for,
+                    const backoff_rule& rule) {
+  if (!ready_for)
+    return life_stage::unready;
+  return *ready_for >= rule.stable_after ? life_stage::stable
+                                         : life_stage::ready;
+}
+
 duration backoff::next(bool stable, double random) {
   if (stable)
     failures_ = 0;
@@ -26,8 +34,14 @@ bool supervision::add(std::string id, restart_type type, backoff_rule rule,
     return false;
   const auto place = std::min(behind, children_.size());
   children_.insert(children_.begin() + static_cast<std::ptrdiff_t>(place),
-                   {std::move(id), type, backoff{rule}});
+                   child{std::move(id), type, backoff{rule}});
   return true;
+}
+
+void supervision::limit_starts(const std::string& id,
+                               std::optional<std::uint32_t> limit) {
+  if (const auto i = find(id); i != children_.end())
+    i->start_limit = limit;
 }
 
 bool supervision::remove(const std::string& id) {
@@ -38,8 +52,8 @@ bool supervision::remove(const std::string& id) {
   return true;
 }
 
-decision supervision::ended(const std::string& id, bool normal, bool stable,
-                            time_point now, double random) {
+decision supervision::ended(const std::string& id, bool normal,
+                            life_stage reached, time_point now, double random) {
   const auto i = find(id);
   if (i == children_.end())
     return leave{};
@@ -54,9 +68,11 @@ decision supervision::ended(const std::string& id, bool normal, bool stable,
       children_.erase(i);
       return leave{true};
   }
+  if (!within_start_limit(*i, reached))
+    return give_up{give_up::limit::starts};
   if (!within_intensity(now))
-    return give_up{};
-  const auto delay = i->delays.next(stable, random);
+    return give_up{give_up::limit::restarts};
+  const auto delay = i->delays.next(reached == life_stage::stable, random);
   auto result = affected(i);
   result.delay = delay;
   return result;
@@ -64,14 +80,19 @@ decision supervision::ended(const std::string& id, bool normal, bool stable,
 
 void supervision::forgive(const std::string& id) {
   restarts_.clear();
-  if (const auto i = find(id); i != children_.end())
-    i->delays.reset();
+  const auto i = find(id);
+  if (i == children_.end())
+    return;
+  i->delays.reset();
+  i->failed_starts = 0;
 }
 
 restart_record supervision::record(const std::string& id) const {
   for (const auto& x : children_)
     if (x.id == id)
-      return {{restarts_.begin(), restarts_.end()}, x.delays.failures()};
+      return {{restarts_.begin(), restarts_.end()},
+              x.delays.failures(),
+              x.failed_starts};
   return {};
 }
 
@@ -81,6 +102,7 @@ void supervision::recall(const std::string& id, const restart_record& x) {
     return;
   restarts_.assign(x.restarts.begin(), x.restarts.end());
   i->delays.recall(x.failures);
+  i->failed_starts = x.failed_starts;
 }
 
 std::vector<std::string> supervision::ids() const {
@@ -93,6 +115,11 @@ std::vector<std::string> supervision::ids() const {
 supervision::iterator supervision::find(const std::string& id) {
   return std::find_if(children_.begin(), children_.end(),
                       [&](const child& x) { return x.id == id; });
+}
+
+bool supervision::within_start_limit(child& x, life_stage reached) {
+  x.failed_starts = reached == life_stage::unready ? x.failed_starts + 1 : 0;
+  return !x.start_limit || x.failed_starts <= *x.start_limit;
 }
 
 bool supervision::within_intensity(time_point now) {

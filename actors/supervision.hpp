@@ -13,6 +13,8 @@
 //   intensity     more than `limit` restarts within `period`: give up. A
 //                 restart counts until `period` after it, inclusive; the
 //                 restart of a group counts once.
+//   start limit   more lives of the child in a row that ended before they were
+//                 ready: give up
 //   backoff       `first` delay, then doubling from `step` to `max` while the
 //                 child ends before or soon after it became ready
 //
@@ -38,6 +40,13 @@ using duration = std::chrono::steady_clock::duration;
 
 enum class restart_type : std::uint8_t { permanent, transient, temporary };
 
+/// How far a life had come when it ended.
+enum class life_stage : std::uint8_t {
+  unready,  ///< it never was ready
+  ready,
+  stable,  ///< it had been ready for backoff_rule::stable_after
+};
+
 /// Restarts allowed within a period. OTP's default is 1 in 5 s; what a process
 /// manager wants comes from its configuration.
 struct intensity {
@@ -54,6 +63,10 @@ struct backoff_rule {
   /// enough to tell a crash at start from one in service.
   std::chrono::milliseconds stable_after{1'000};
 };
+
+/// Of a life that had been ready for so long; empty: it never was.
+life_stage stage_of(std::optional<duration> ready_for,
+                    const backoff_rule& rule);
 
 /// The delays of one child's failing series.
 class backoff {
@@ -102,15 +115,19 @@ struct leave {
   bool forgotten = false;
 };
 /// Decision: stop all children in reverse order and end with the reason.
-struct give_up {};
+struct give_up {
+  enum class limit : std::uint8_t { restarts, starts };
+  limit passed = limit::restarts;
+};
 
 using decision = std::variant<restart, leave, give_up>;
 
 /// What counts against a child: the restarts of the window, which its siblings
-/// share, and its failing series.
+/// share, its failing series, and its last lives that never were ready.
 struct restart_record {
   std::vector<time_point> restarts;  ///< oldest first
   std::uint32_t failures = 0;
+  std::uint32_t failed_starts = 0;
 
   bool operator==(const restart_record&) const = default;
 };
@@ -128,12 +145,16 @@ public:
   bool add(std::string id, restart_type type, backoff_rule rule = {},
            std::size_t behind = std::numeric_limits<std::size_t>::max());
 
+  /// More lives of the child in a row than `limit` that never were ready: give
+  /// up. Empty: any number. Unknown ids are left.
+  void limit_starts(const std::string& id, std::optional<std::uint32_t> limit);
+
   /// Forgets a child. False: no such id.
   bool remove(const std::string& id);
 
   /// The child ended by itself. `normal`: as a transient child is allowed to.
   /// Unknown ids are left.
-  decision ended(const std::string& id, bool normal, bool stable,
+  decision ended(const std::string& id, bool normal, life_stage reached,
                  time_point now, double random);
 
   /// Somebody started the child on purpose: its series and the window of
@@ -153,11 +174,14 @@ private:
     std::string id;
     restart_type type;
     backoff delays;
+    std::optional<std::uint32_t> start_limit{};
+    std::uint32_t failed_starts = 0;
   };
 
   using iterator = std::vector<child>::iterator;
 
   iterator find(const std::string& id);
+  static bool within_start_limit(child& x, life_stage reached);
   bool within_intensity(time_point now);
   restart affected(iterator ended);
 

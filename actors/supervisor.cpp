@@ -103,7 +103,7 @@ struct supervisor_state {
   // What happens.
   void down(const caf::down_msg& message);
   void ended(const child_ended& end);
-  void ended_by_itself(child& x, bool stable, const caf::error& reason);
+  void ended_by_itself(child& x, life_stage reached, const caf::error& reason);
   void exit_message(caf::error reason);
   void became_ready(child& x);
 
@@ -191,15 +191,17 @@ void supervisor_state::ended(const child_ended& end) {
     return;
   const auto asked =
       x->state == child_state::stopping || x->recycled || leaving;
-  const auto stable =
-      x->state == child_state::running
-      && self->clock().now() - x->ready_since >= x->spec.backoff.stable_after;
+  const auto reached =
+      stage_of(x->state == child_state::running
+                   ? std::optional{self->clock().now() - x->ready_since}
+                   : std::nullopt,
+               x->spec.backoff);
   x->handle = nullptr;
   x->state = child_state::stopped;
   for (auto& request : std::exchange(x->stop_requests, {}))
     request.deliver(caf::unit);
   if (!asked)
-    ended_by_itself(*x, stable, end.reason);
+    ended_by_itself(*x, reached, end.reason);
   else if (x->spec.restart == restart_type::temporary)
     forget(*x);
   else if (std::exchange(x->recycled, false))
@@ -207,10 +209,10 @@ void supervisor_state::ended(const child_ended& end) {
   proceed();
 }
 
-void supervisor_state::ended_by_itself(child& x, bool stable,
+void supervisor_state::ended_by_itself(child& x, life_stage reached,
                                        const caf::error& reason) {
   const auto chance = std::uniform_real_distribution<double>{0, 1}(random);
-  const auto what = rules.ended(x.spec.id, normal(reason), stable,
+  const auto what = rules.ended(x.spec.id, normal(reason), reached,
                                 self->clock().now(), chance);
   if (const auto* plan = std::get_if<restart>(&what))
     restart_group(*plan);

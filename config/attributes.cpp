@@ -11,6 +11,8 @@
 
 namespace pup {
 
+using namespace std::string_view_literals;
+
 namespace {
 
 // The last two are errors of chown() and setuid().
@@ -56,9 +58,16 @@ std::optional<std::uint32_t> group_number(reader& in, const world& machine,
   return found;
 }
 
+// Enough to find programs and to speak the user's language. What else root has
+// in its environment, such as keys and sockets of agents, is root's.
+inherited_names names_for_other_users() {
+  return std::vector<std::string>{"PATH", "LANG", "LC_*", "TZ", "TERM"};
+}
+
 void attribute_reader::read(const fields& parts, process_spec& into) {
   auto& x = into.attributes;
   account(parts, into);
+  inherited(parts, into);
   if (auto limit_spot = parts.find("limits"))
     limits(*limit_spot, x);
   scheduling(parts, x);
@@ -264,6 +273,30 @@ void attribute_reader::umask(const spot& x, process_attributes& into) {
     into.umask = mask;
 }
 
+void attribute_reader::inherited(const fields& parts, process_spec& into) {
+  const auto own = machine.self ? machine.self().uid : 0;
+  const auto& who = into.attributes.run_as;
+  if (who && who->uid != own)
+    into.inherit_env = names_for_other_users();
+  auto x = parts.find("inheritEnv");
+  if (!x)
+    return;
+  if (x->value.kind() == json_kind::boolean) {
+    into.inherit_env.reset();
+    if (!in.boolean(*x).value_or(true))
+      into.inherit_env.emplace();
+    return;
+  }
+  auto elements =
+      in.array(*x, "write true, false or a list such as [\"LANG\", \"LC_*\"]");
+  if (!elements)
+    return;
+  auto& names = into.inherit_env.emplace();
+  for (auto& element : *elements)
+    if (auto name = in.text(element))
+      names.push_back(*std::move(name));
+}
+
 void attribute_reader::memory(const fields& parts, std::string_view key,
                               std::uint64_t& into) {
   auto x = parts.find(key);
@@ -435,6 +468,18 @@ std::vector<broken_rule> broken_attribute_rules(const process_spec& x,
     if (bytes != 0 && bytes < bounds::least_memory_bytes)
       blame(key, std::to_string(bytes) + " is not an amount of memory",
             "use 1048576 or more");
+  for (std::size_t i = 0; x.inherit_env && i < x.inherit_env->size(); ++i) {
+    std::string_view name = (*x.inherit_env)[i];
+    const auto what = quote((*x.inherit_env)[i]);
+    if (name.ends_with('*'))
+      name.remove_suffix(1);
+    if (name.empty() || name.find_first_of("=*\0"sv) != std::string_view::npos)
+      result.push_back({element_path(path + ".inheritEnv", i),
+                        what + " is not the name of a variable",
+                        "use a name such as LANG, or LC_* for all that begin "
+                        "so; true for all",
+                        {}});
+  }
   if (x.pid_file.empty())
     return result;
   if (x.pid_file.find('\0') != std::string::npos)

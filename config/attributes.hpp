@@ -21,7 +21,7 @@
 
 namespace pup {
 
-inline constexpr std::array<std::string_view, 16> attribute_keys{
+inline constexpr std::array<std::string_view, 17> attribute_keys{
     "user",
     "group",
     "supplementaryGroups",
@@ -37,7 +37,11 @@ inline constexpr std::array<std::string_view, 16> attribute_keys{
     "pidsMax",
     "maxMemory",
     "pidFile",
-    "envFile"};
+    "envFile",
+    "inheritEnv"};
+
+/// What a process of another user inherits unless it is told.
+inherited_names names_for_other_users();
 
 struct attribute_reader {
   reader& in;
@@ -61,6 +65,7 @@ private:
   std::optional<std::uint64_t> limit(const spot& x, const resource_name& what);
   void scheduling(const fields& parts, process_attributes& into);
   void umask(const spot& x, process_attributes& into);
+  void inherited(const fields& parts, process_spec& into);
   void memory(const fields& parts, std::string_view key, std::uint64_t& into);
   void cgroup(const fields& parts, cgroup_limits& into);
   void env_files(const spot& x, process_spec& into);

@@ -43,7 +43,9 @@ using enum key_effect;
 constexpr std::array process_rows{
     of_process<&p::id>("id", replace), of_process<&p::argv>("cmd", renew),
     of_process<&p::shell>("cmd", renew), of_process<&p::cwd>("cwd", renew),
-    of_process<&p::env>("env", renew), of_process<&p::path>("path", renew),
+    of_process<&p::env>("env", renew),
+    of_process<&p::inherit_env>("inheritEnv", renew),
+    of_process<&p::path>("path", renew),
     of_process<&p::attributes>("user, limits and the like", renew),
     of_process<&p::pid_file>("pidFile", renew),
     of_process<&p::autostart>("autostart", tune),
@@ -52,6 +54,7 @@ constexpr std::array process_rows{
     of_process<&p::restart_max_delay>("restartMaxDelayMs", tune),
     of_process<&p::restart_limit>("restartLimit", tune),
     of_process<&p::restart_period>("restartPeriodMs", tune),
+    of_process<&p::start_limit>("startLimit", tune),
     of_process<&p::success_exit_codes>("successExitCodes", tune),
     of_process<&p::no_restart_exit_codes>("noRestartExitCodes", tune),
     of_process<&p::terminate_grace_period>("terminateGracePeriod", tune),

@@ -41,7 +41,7 @@ constexpr auto top_keys =
          later_top_keys);
 
 constexpr auto process_keys =
-    join(std::array<std::string_view, 23>{"id",
+    join(std::array<std::string_view, 24>{"id",
                                           "cmd",
                                           "cwd",
                                           "env",
@@ -52,6 +52,7 @@ constexpr auto process_keys =
                                           "restartMaxDelayMs",
                                           "restartLimit",
                                           "restartPeriodMs",
+                                          "startLimit",
                                           "terminateGracePeriod",
                                           "terminateTimeout",
                                           "stopSignal",
@@ -368,6 +369,9 @@ void loader::restarts(const fields& parts, process_spec& into) {
   if (auto x = parts.find("restartLimit"))
     if (auto limit = in_.whole(*x, 0, bounds::restarts, "a number of restarts"))
       into.restart_limit = static_cast<std::uint32_t>(*limit);
+  if (auto x = parts.find("startLimit"))
+    if (auto limit = in_.whole(*x, 0, bounds::restarts, "a number of starts"))
+      into.start_limit = static_cast<std::uint32_t>(*limit);
   if (auto x = parts.find("successExitCodes"))
     exit_codes(*x, into.success_exit_codes);
   if (auto x = parts.find("noRestartExitCodes"))

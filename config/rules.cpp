@@ -264,6 +264,10 @@ void rule_walk::restart_rules(const process_spec& x, const std::string& path) {
     blame(path + ".restartLimit",
           std::to_string(*x.restart_limit) + " is not a number of restarts",
           "use 0 to " + std::to_string(bounds::restarts));
+  if (x.start_limit && *x.start_limit > bounds::restarts)
+    blame(path + ".startLimit",
+          std::to_string(*x.start_limit) + " is not a number of starts",
+          "use 0 to " + std::to_string(bounds::restarts));
   exit_code_rules(x.success_exit_codes, path + ".successExitCodes");
   exit_code_rules(x.no_restart_exit_codes, path + ".noRestartExitCodes");
   auto known = [&x](const stop_signal_name& signal) {

@@ -19,7 +19,8 @@
 namespace pup {
 
 namespace bounds {
-/// Highest restartLimit: far above any use, and a sum of a few stays 32 bit.
+/// Highest restartLimit and startLimit: far above any use, and a sum of a few
+/// stays 32 bit.
 inline constexpr std::uint32_t restarts = 1'000'000;
 /// Highest maxConnections: above Linux's usual fs.nr_open of 1,048,576
 /// descriptors nothing could be reached anyway.

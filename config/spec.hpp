@@ -143,6 +143,10 @@ struct process_attributes {
   bool operator==(const process_attributes&) const = default;
 };
 
+/// Names of variables. One that ends with * stands for all that begin so. No
+/// value: all there are.
+using inherited_names = std::optional<std::vector<std::string>>;
+
 /// How the connections of a cluster reach its instances.
 enum class cluster_mode : std::uint8_t {
   proxy,    ///< pup accepts on the common port and carries the bytes
@@ -354,9 +358,11 @@ struct process_spec {
   bool shell = false;
   /// Absolute working folder. Empty: the supervisor's own.
   std::string cwd;
-  /// Added to the supervisor's environment; values may hold %{...} as argv.
-  /// Those of its environment files are among them. Never shown to anybody.
+  /// Added to what it inherits; values may hold %{...} as argv. Those of its
+  /// environment files are among them. Never shown to anybody.
   std::map<std::string, std::string> env;
+  /// What it inherits of the supervisor's environment.
+  inherited_names inherit_env;
   /// Appended to PATH, colon separated, absolute. Empty: nothing.
   std::string path;
   /// Of the process and of the commands beside it.
@@ -376,6 +382,9 @@ struct process_spec {
   /// More restarts than this within restart_period: exhausted. Empty: no limit.
   std::optional<std::uint32_t> restart_limit;
   std::chrono::milliseconds restart_period{60'000};
+  /// More lives in a row than this that ended before they were ready:
+  /// exhausted. Empty: no limit.
+  std::optional<std::uint32_t> start_limit;
   /// Exit codes that count as success for restart_policy::on_error.
   std::vector<int> success_exit_codes{0};
   /// Exit codes after which it is never started again by itself.

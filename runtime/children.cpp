@@ -1,6 +1,7 @@
 #include "pup/runtime/children.hpp"
 
 #include "pup/runtime/cgroup.hpp"
+#include "pup/runtime/environment.hpp"
 #include "pup/runtime/pid_file.hpp"
 #include "pup/runtime/ports.hpp"
 #include "pup/runtime/process.hpp"
@@ -372,7 +373,8 @@ std::variant<children::impl::process_ptr, launch_fault> children::impl::start(
   wanted.ready_fd = ready.descriptor();
   if (wanted.ready_fd >= 0)
     variables["READY_FD"] = std::to_string(3 + wanted.listen_fds.size());
-  wanted.environment = build_environment(environment_, variables, request.path);
+  wanted.environment = build_environment(
+      inherited_of(environment_, request.inherited), variables, request.path);
   order.keep = std::move(output.keep);
   if (ready.input() >= 0)
     order.keep.push_back({readiness_name(key, life), ready.input()});

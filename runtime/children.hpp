@@ -60,8 +60,10 @@ struct output_ends {
 struct launch_request {
   /// Program and arguments; the program is looked up on the child's PATH.
   std::vector<std::string> argv;
-  /// On top of the environment given to `children`.
+  /// On top of what it inherits.
   std::map<std::string, std::string> environment;
+  /// Of the environment given to `children`.
+  inherited_names inherited{};
   /// Appended to PATH, colon separated. Empty: nothing.
   std::string path;
   /// Absolute. Empty: the supervisor's.

@@ -319,8 +319,13 @@ exit_code tell_why(const command& what, const control_actor& control,
   if (!answer)
     return complain(session::text_of_error(answer.error()));
   std::vector<explanation> all;
-  for (const auto& x : answer->instances)
-    all.push_back({x, last_output(identity->name, x.id, shown_lines)});
+  for (const auto& x : answer->instances) {
+    all.push_back({x, {}});
+    if (const auto since_ms = output_since(x))
+      all.back().output =
+          last_output(identity->name, x.id, shown_lines,
+                      static_cast<std::uint64_t>(*since_ms) * 1'000);
+  }
   const auto now_us = std::chrono::duration_cast<std::chrono::microseconds>(
                           std::chrono::system_clock::now().time_since_epoch())
                           .count();

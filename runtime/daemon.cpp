@@ -60,6 +60,7 @@ unique_fd take_signals() {
   sigemptyset(&set);
   sigaddset(&set, SIGTERM);
   sigaddset(&set, SIGINT);
+  sigaddset(&set, SIGQUIT);  // the STOPSIGNAL of several images
   sigaddset(&set, SIGHUP);
   sigaddset(&set, guard::upgrade_signal);
   ::pthread_sigmask(SIG_BLOCK, &set, nullptr);

@@ -7,6 +7,7 @@
 #include <boost/asio/post.hpp>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <map>
 #include <memory>
@@ -23,6 +24,7 @@ struct launcher_state {
     time_point at;
     std::chrono::microseconds cpu_time{0};
     std::shared_ptr<const log_losses> losses;
+    std::shared_ptr<const std::atomic<std::uint64_t>> memory;
   };
   struct owned {
     std::string id;
@@ -74,6 +76,10 @@ std::vector<usage> launcher_state::take(const std::vector<std::int32_t>& pids) {
         u.cpu_percent = std::max(0.0, 100 * used.count() / passed.count());
       before->second.at = now;
       before->second.cpu_time = x.cpu_time;
+      // What is shown is what would be acted upon.
+      if (const auto& memory = before->second.memory)
+        if (const auto figure = memory->load(std::memory_order_relaxed))
+          u.rss_bytes = figure;
       if (const auto& losses = before->second.losses) {
         u.log_lost_lines = losses->lines;
         u.log_lost_bytes = losses->bytes;
@@ -149,7 +155,7 @@ launcher_self::behavior_type launcher_behavior(
       },
       [self](const process_begun& fact) {
         self->state.samples[fact.pid] = {
-            std::chrono::steady_clock::now(), {}, fact.losses};
+            std::chrono::steady_clock::now(), {}, fact.losses, fact.memory};
       },
       [self](const process_gone& fact) { self->state.samples.erase(fact.pid); },
       [self](const probe_done& fact) {

@@ -2,6 +2,7 @@
 
 #include "pup/runtime/inherit.hpp"
 #include "pup/runtime/journal.hpp"
+#include "pup/runtime/ports.hpp"
 #include "pup/runtime/probe.hpp"
 #include "pup/runtime/socket_keeper.hpp"
 
@@ -27,6 +28,12 @@ std::string out_name(const std::string& pipes) {
 }
 std::string err_name(const std::string& pipes) {
   return "err/" + pipes;
+}
+
+std::uint16_t awaited_port_of(const pup::launch& request) {
+  const auto asked = request.ready == ready_condition::port
+                     || request.ready == ready_condition::http;
+  return asked ? request.port : 0;
 }
 
 ending ending_from(const exit_status& status) {
@@ -83,7 +90,9 @@ process_table::process_table(boost::asio::io_context& loop,
       inherited_(std::move(options.inherited)),
       keeper_(std::move(options.keeper)),
       memory_(loop,
-              [this](pid_t pid, std::uint64_t used) { outgrew(pid, used); }),
+              [this](pid_t pid, std::uint64_t used, const std::string& remark) {
+                outgrew(pid, used, remark);
+              }),
       children_(loop, std::move(options.environment), events(),
                 std::move(options.parent)) {
   if (inherited_)
@@ -93,6 +102,7 @@ process_table::process_table(boost::asio::io_context& loop,
 void process_table::launch(pup::launch request, weak<instance_actor> to) {
   auto& mine = owners_[request.id];
   mine = {request.life, std::move(to), 0, {}, false, request.max_memory};
+  mine.awaited_port = awaited_port_of(request);
   launch_request wanted;
   if (request.inherit) {
     const auto& from = *request.inherit;
@@ -128,8 +138,9 @@ void process_table::adopt(pup::launch request, const weak<instance_actor>& to) {
         {ending::kind::lost, 0, 0, "it is not among what was left"}});
   auto& mine = owners_[request.id];
   mine = {request.life, to, process->pid, {}, false, request.max_memory};
+  mine.awaited_port = awaited_port_of(request);
   const auto mark = life_mark_of(process->mark);
-  mine.told_to_stop = mark.stopping;
+  mine.told_to_stop = mine.leaves = mark.stopping;
   mine.began_before = true;
   mine.ready_before = mark.ready;
   if (request.inherit)
@@ -144,6 +155,12 @@ void process_table::adopt(pup::launch request, const weak<instance_actor>& to) {
 }
 
 void process_table::mark(const note_life& x) {
+  // From here on whatever it does is not what decides.
+  if (auto* to = find(x.id, x.life); to != nullptr && x.stopping) {
+    to->leaves = true;
+    if (!x.ready && to->pid != 0)
+      to->unready = found_instead(*to);
+  }
   children_.mark(x.id, x.life, {x.ready, x.stopping, x.address});
 }
 
@@ -197,6 +214,7 @@ std::function<void()> process_table::on_loop(std::function<void(children&)> f) {
 void process_table::describe(launch_request& wanted, pup::launch& request) {
   wanted.argv = std::move(request.argv);
   wanted.environment = std::move(request.env);
+  wanted.inherited = std::move(request.inherit_env);
   wanted.path = std::move(request.path);
   wanted.cwd = std::move(request.cwd);
   wanted.port = request.port;
@@ -369,6 +387,7 @@ void process_table::leader_ended(const std::string& id, std::uint64_t life,
     return;
   memory_.remove(x->pid);
   driver_.send(process_gone{x->pid});
+  x->leaves = true;
   auto how = ending_from(fact.status);
   if (!x->told_to_stop) {
     how.rest = x->left = words_of_left(fact);
@@ -390,19 +409,43 @@ void process_table::end(const std::string& id, std::uint64_t life, ending how) {
   if (x == nullptr)
     return;
   const auto to = x->handle;
+  auto unready = std::move(x->unready);
   forget(owners_.find(id));
-  to.send(process_ended{life, std::move(how)});
+  to.send(process_ended{life, std::move(how), std::move(unready)});
   // Nobody goes on with a task.
   if (id.find('!') != std::string::npos)
     children_.done(id, life);
 }
 
-void process_table::outgrew(pid_t pid, std::uint64_t used) {
+std::string process_table::found_instead(const owner& x) {
+  const auto places =
+      x.answer.empty() && x.awaited_port != 0 ? places_of(x.pid) : std::nullopt;
+  if (!places)
+    return x.answer;
+  if (places->empty())
+    return "listens on no port";
+  const auto port = std::to_string(x.awaited_port);
+  std::string text;
+  bool is_there = false;
+  for (const auto& place : *places) {
+    text += (text.empty() ? "listens on " : ", ") + place;
+    is_there = is_there || place.ends_with(':' + port);
+  }
+  return text
+         + (is_there ? "; asked are 127.0.0.1 and ::1"
+                     : ", not on port " + port);
+}
+
+void process_table::outgrew(pid_t pid, std::uint64_t used,
+                            const std::string& remark) {
   for (const auto& [id, x] : owners_) {
     if (x.pid != pid)
       continue;
-    auto text = "used " + amount_of_memory(used) + ", more than maxMemory "
-                + amount_of_memory(x.max_memory);
+    if (x.leaves)
+      return;
+    auto text = "used " + amount_of_memory(used)
+                + (remark.empty() ? "" : " (" + remark + ')')
+                + ", more than maxMemory " + amount_of_memory(x.max_memory);
     note(id, log_stream::warn, text + "; is to be restarted");
     return x.handle.send(process_outgrew{x.life, std::move(text)});
   }
@@ -436,11 +479,12 @@ child_events process_table::events() {
       log_->attach(std::move(x.mapped()));
     if (auto* x = find(id, life)) {
       x->pid = pid;
-      if (x->max_memory != 0)
-        memory_.add(pid, x->max_memory);
       if (!x->socket.cluster.empty())
         groups_->holds(x->socket.cluster, x->socket.slot, pid);
-      driver_.send(process_begun{pid, losses_of(id)});
+      process_begun fact{pid, losses_of(id)};
+      if (x->max_memory != 0)
+        fact.memory = memory_.add(pid, x->max_memory);
+      driver_.send(std::move(fact));
       x->handle.send(process_launched{life, pid, warning});
     }
   };
@@ -456,6 +500,8 @@ child_events process_table::events() {
   result.ready = [this](const std::string& id, std::uint64_t life,
                         const std::string& address) {
     auto* x = find(id, life);
+    if (x != nullptr && x->leaves)
+      return;
     if (x == nullptr || !x->ready_before)
       note(id, log_stream::info,
            address.empty() ? "is ready" : "is ready at " + address);
@@ -464,9 +510,14 @@ child_events process_table::events() {
   };
   result.said = [this](const std::string& id, std::uint64_t life,
                        const self_report& report) {
-    if (auto* x = find(id, life))
-      x->handle.send(process_said{life, report.stopping, report.alive,
-                                  report.trouble, report.status});
+    auto* x = find(id, life);
+    if (x == nullptr || x->leaves)
+      return;
+    if (!report.answer.empty())
+      x->answer = report.answer;
+    x->handle.send(
+        process_said{life, report.stopping, report.alive, report.trouble,
+                     report.answer.empty() ? report.status : report.answer});
   };
   result.leader_ended = [this](const std::string& id, std::uint64_t life,
                                const leader_end& x) {

@@ -12,6 +12,7 @@
 
 #include <boost/asio/io_context.hpp>
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -25,6 +26,8 @@ namespace pup {
 struct process_begun {
   std::int32_t pid = 0;
   std::shared_ptr<const log_losses> losses;
+  /// The figure of its memory_watch; empty: it has none.
+  std::shared_ptr<const std::atomic<std::uint64_t>> memory{};
 };
 struct process_gone {
   std::int32_t pid = 0;
@@ -83,6 +86,10 @@ private:
     socket_id socket;
     bool told_to_stop = false;
     std::uint64_t max_memory = 0;
+    bool leaves = false;             // its end has been decided
+    std::uint16_t awaited_port = 0;  // makes it ready; 0: something else does
+    std::string answer{};            // in place of one that makes it ready
+    std::string unready{};  // when it was told to stop before it was ready
     // Adopted: the log has it already.
     bool began_before = false;
     bool ready_before = false;
@@ -112,6 +119,9 @@ private:
 
   owner* find(const std::string& id, std::uint64_t life);
 
+  /// What there is in place of readiness, in words.
+  static std::string found_instead(const owner& x);
+
   std::shared_ptr<log_losses> losses_of(const std::string& id);
 
   /// Gives back what the spawner keeps, once all of it has been read.
@@ -131,7 +141,7 @@ private:
 
   void end(const std::string& id, std::uint64_t life, ending how);
 
-  void outgrew(pid_t pid, std::uint64_t used);
+  void outgrew(pid_t pid, std::uint64_t used, const std::string& remark);
 
   void forget(std::map<std::string, owner>::iterator i);
 

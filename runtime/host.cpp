@@ -8,6 +8,7 @@
 #include "pup/runtime/carriers.hpp"
 #include "pup/runtime/children.hpp"
 #include "pup/runtime/drivers.hpp"
+#include "pup/runtime/environment.hpp"
 #include "pup/runtime/files.hpp"
 #include "pup/runtime/guardian_link.hpp"
 #include "pup/runtime/identity.hpp"
@@ -25,6 +26,7 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <charconv>
 #include <map>
@@ -132,6 +134,7 @@ public:
                     + std::to_string(::getpid()));
     guardian_ = options.guardian;
     remember(spec, options);
+    tell_withheld(spec, options.environment);
     auto groups = std::make_shared<inherit_groups>(loop_.loop());
     const auto keeper =
         std::make_shared<socket_keeper>(guardian_, std::move(options.sockets));
@@ -275,6 +278,8 @@ private:
     begin.config_mark = spec.source.value;
     begin.config = options.config;
     past_ = recall(spec, options.config, begin.boot, found);
+    begin.told_environment =
+        past_.told_environment || withholds(spec, options.environment);
     if (went_on) {
       note_succession(guardian_->inherited());
       find_changed(spec, found);
@@ -300,6 +305,33 @@ private:
               "pup", fault.empty() ? log_stream::info : log_stream::warn,
               fault.empty() ? "the state is kept again" : state_trouble(fault));
         });
+  }
+
+  static bool withholds(const pup_spec& spec,
+                        const std::vector<std::string>& environment) {
+    return std::any_of(spec.processes.begin(), spec.processes.end(),
+                       [&](const process_spec& x) {
+                         return !withheld_unasked(environment, x).empty();
+                       });
+  }
+
+  /// Earlier versions passed all of root's variables on to everybody. Once: the
+  /// state remembers it.
+  void tell_withheld(const pup_spec& spec,
+                     const std::vector<std::string>& environment) {
+    if (past_.told_environment)
+      return;
+    for (const auto& x : spec.processes) {
+      std::string names;
+      for (const auto& name : withheld_unasked(environment, x))
+        names += (names.empty() ? "" : ", ") + name;
+      if (!names.empty())
+        log_->event(x.id, log_stream::warn,
+                    "runs as " + x.attributes.run_as->name
+                        + " and does not inherit " + names
+                        + "; add to `inheritEnv` what it needs, this is said "
+                          "once");
+    }
   }
 
   void note_succession(const inheritance& x) {

@@ -14,9 +14,8 @@ namespace pup {
 /// ever. Empty: there is none; one that has ended and was not reaped counts.
 std::optional<std::uint64_t> start_time_of(pid_t pid);
 
-/// Of the boot that this is: the kernel's random number, or PUP_BOOT_ID, with
-/// which tests play the start after a power failure. Empty when /proc is not
-/// there: then nothing is known of an earlier life of the machine.
+/// Of the boot that this is: the kernel's random number. Empty when /proc is
+/// not there: then nothing is known of an earlier life of the machine.
 std::string boot_id();
 
 }  // namespace pup

@@ -42,6 +42,10 @@ constexpr std::size_t buffer_bytes = 64 * 1024;
 // Of one stream, before the others have their turn.
 constexpr std::size_t turn_bytes = 1u << 20;
 
+// What is longer and has no end yet is no line that a person waits for, and
+// would be looked through again with each byte.
+constexpr std::size_t most_begun_bytes = 4 * 1024;
+
 // No event tells that there is memory again.
 constexpr std::chrono::milliseconds memory_pause{1};
 
@@ -134,6 +138,7 @@ private:
 
   void pass_on(stream& x, std::string_view bytes);
   void write_lines(stream& x, std::string_view lines);
+  void look_at_begun(stream& x);
   void look_for(awaited_line& wanted, std::string_view lines);
   void write_event(const std::string& id, log_stream severity,
                    const std::string& text);
@@ -402,6 +407,7 @@ void log_sink::impl::add(const log_attachment& from, log_stream kind,
     x.outlets.to = outlets_.open(path, from.user);
   if (x.source != nullptr && x.looked_at())
     x.lines.resume(log_store::take_begun(*x.source));
+  look_at_begun(x);
   x.pipe = std::move(pipe);
   x.pipe_bytes = ::fcntl(x.pipe.get(), F_GETPIPE_SZ);
   by_id_.emplace(x.id, &x);
@@ -532,6 +538,8 @@ void log_sink::impl::enlarge(stream& x, std::size_t ready) {
 }
 
 void log_sink::impl::end(stream& x) {
+  // Who has closed it, or ended, does not become ready by that.
+  x.awaited.reset();
   // A successor finds the beginning of the line in the store.
   if (!succeeded_ || x.source == nullptr || x.skip_line || x.unsaid.any())
     x.lines.finish([&](std::string_view lines) { write_lines(x, lines); });
@@ -574,6 +582,14 @@ void log_sink::impl::forget_ended() {
 void log_sink::impl::pass_on(stream& x, std::string_view bytes) {
   if (x.looked_at())
     x.lines.feed(bytes, [&](std::string_view lines) { write_lines(x, lines); });
+  look_at_begun(x);
+}
+
+void log_sink::impl::look_at_begun(stream& x) {
+  const auto line = x.lines.begun();
+  if (x.awaited && !x.awaited->found && !line.empty()
+      && line.size() <= most_begun_bytes)
+    look_for(*x.awaited, line);
 }
 
 void log_sink::impl::write_lines(stream& x, std::string_view lines) {

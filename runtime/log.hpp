@@ -60,8 +60,9 @@ struct log_attachment {
   /// Taken over from a predecessor that has written to the same store.
   bool resumed = false;
   /// The first line of either stream that matches the pattern (pattern.hpp; of
-  /// a long line each 64 KiB) is told, once, on the log's thread. Escape
-  /// sequences are not part of the line. Empty: nothing is looked for.
+  /// a long line each 64 KiB) is told, once, on the log's thread; up to 4 KiB
+  /// of a line that has no end yet as well, such as a prompt. Escape sequences
+  /// are not part of the line. Empty: nothing is looked for.
   std::string awaited_pattern{};
   std::function<void()> on_match{};
   /// Let go, on the log's thread, when the last byte of both has been taken.

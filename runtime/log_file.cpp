@@ -119,6 +119,21 @@ void log_file::prune_in(const located_file& place) const {
     static_cast<void>(place.folder.remove(old[i]));
 }
 
+void log_file::look_for_loss(time_point now) {
+  struct stat mine {};
+  if (!file_ || !regular_ || ::fstat(file_.get(), &mine) != 0)
+    return;
+  const auto found = locate(path_);
+  const auto* place = std::get_if<located_file>(&found);
+  if (place != nullptr && place->folder.is(place->name, file_.get()))
+    return moved_since_.reset();
+  if (!moved_since_)
+    moved_since_ = now;
+  const auto removed = mine.st_nlink == 0;
+  if (removed || now >= *moved_since_ + moved_pause || now < *moved_since_)
+    reopen();
+}
+
 log_file::written log_file::append(std::string_view lines) {
   const auto offered = lines.size();
   written result;
@@ -141,6 +156,7 @@ log_file::written log_file::write(std::string_view lines, time_point now) {
   written result;
   if (now < retry_at_ && now + retry_pause >= retry_at_)
     return {0, trouble_};
+  look_for_loss(now);
   while (!lines.empty() && result.error == 0) {
     if (!file_)
       result.error = open();

@@ -4,8 +4,10 @@
 // Whole lines are appended, each write leaves the file at the end of a line.
 // Before it grows beyond its bound it is renamed to NAME-20261124T031314.123Z
 // and a new one begun, so no line is in two files; the oldest of those go.
-// Another program may rename the file as well (reopen() then makes a new one)
-// or truncate it in place.
+// Another program may rename the file as well, remove it, or truncate it in
+// place. One that was removed is made again with the next write; one that was
+// renamed after moved_pause, or by reopen(): the other program may be about to
+// make the new one itself.
 //
 // The path is walked by the rules of trusted_path.hpp, each time the file is
 // opened and each time it is rotated. Folders that are missing are made with
@@ -20,6 +22,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -46,6 +49,7 @@ public:
   };
 
   static constexpr std::chrono::milliseconds retry_pause{1'000};
+  static constexpr std::chrono::milliseconds moved_pause{1'000};
 
   /// Opened by the first write. `full` is called with the name of each file
   /// that takes no more.
@@ -67,6 +71,7 @@ public:
   /// The next write opens the file by its name again.
   void reopen() {
     file_.reset();
+    moved_since_.reset();
     retry_at_ = {};
   }
 
@@ -80,6 +85,7 @@ public:
 private:
   int open();
   int open_in(const located_file& place);
+  void look_for_loss(time_point now);
   int rotate(time_point now);
   void prune_in(const located_file& place) const;
   int failed(const os_fault& fault);
@@ -92,6 +98,7 @@ private:
   unique_fd file_;
   bool regular_ = true;
   std::uint64_t size_ = 0;
+  std::optional<time_point> moved_since_;
   time_point retry_at_{};
   int trouble_ = 0;
   std::string why_;

@@ -170,7 +170,7 @@ void log_reader::take(std::string_view data) {
     auto text = data.substr(0, end);
     data.remove_prefix(end + 1);
     do {
-      emit(text.substr(0, log_line_bytes), now_.time_us);
+      emit(text.substr(0, log_line_bytes));
       text.remove_prefix(std::min(text.size(), log_line_bytes));
     } while (!text.empty());
   }
@@ -181,9 +181,7 @@ void log_reader::take(std::string_view data) {
 // Appends to the line that has not ended.
 void log_reader::keep(std::string_view text) {
   const auto key = stream_key{id_, now_.stream};
-  auto [open, added] = open_.try_emplace(key);
-  if (added)
-    open->second.time_us = now_.time_us;
+  const auto open = open_.try_emplace(key).first;
   if (open->second.headless)
     return;
   auto& line = open->second;
@@ -192,7 +190,7 @@ void log_reader::keep(std::string_view text) {
     line.text.append(part);
     kept_ += part.size();
     text.remove_prefix(part.size());
-    emit(line.text, line.time_us);
+    emit(line.text);
     line.cut = true;
     kept_ -= line.text.size();
     line.text.clear();
@@ -204,14 +202,14 @@ void log_reader::keep(std::string_view text) {
     finish();
 }
 
-void log_reader::emit(std::string_view text, std::uint64_t time_us) {
-  to_({time_us, id_, now_.stream, text});
+void log_reader::emit(std::string_view text) {
+  to_({now_.time_us, id_, now_.stream, text});
 }
 
 void log_reader::close_line(std::map<stream_key, open_line>::iterator x) {
   const auto& line = x->second;
   if (!line.headless && !(line.cut && line.text.empty()))
-    to_({line.time_us, x->first.first, x->first.second, line.text});
+    to_({now_.time_us, x->first.first, x->first.second, line.text});
   kept_ -= line.text.size();
   open_.erase(x);
 }

@@ -81,7 +81,9 @@ parsed_record parse_record(std::string_view bytes);
 
 /// One line, without its newline. Views live as long as the callback.
 struct log_line {
-  std::uint64_t time_us = 0;  ///< when its beginning was read
+  /// When its end was read, so that lines come in the order of their times; of
+  /// one without an end, when the last of anybody's output was.
+  std::uint64_t time_us = 0;
   std::string_view id;
   log_stream stream = log_stream::out;
   std::string_view text;
@@ -123,7 +125,6 @@ public:
 
 private:
   struct open_line {
-    std::uint64_t time_us = 0;
     std::string text;
     bool headless = false;  // its beginning is lost, so is the rest of it
     bool cut = false;       // pieces of it have been given out
@@ -134,7 +135,7 @@ private:
   void begin(const record_header& x);
   void take(std::string_view data);
   void keep(std::string_view text);
-  void emit(std::string_view text, std::uint64_t time_us);
+  void emit(std::string_view text);
   void close_line(std::map<stream_key, open_line>::iterator x);
 
   sink to_;

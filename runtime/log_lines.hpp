@@ -47,6 +47,11 @@ public:
     rest_ = begun.substr(begun.size() - begun.size() % most_kept_bytes);
   }
 
+  /// The line that has no end yet.
+  [[nodiscard]] std::string_view begun() const noexcept {
+    return rest_;
+  }
+
   /// No more comes: what is left is a line.
   template <class Emit>
   void finish(Emit emit) {

@@ -257,13 +257,15 @@ minutes local_offset(std::uint64_t time_us) {
 }
 
 std::vector<output_line> last_output(const std::string& supervisor,
-                                     const std::string& id, std::size_t count) {
+                                     const std::string& id, std::size_t count,
+                                     std::uint64_t since_us) {
   std::vector<output_line> result;
   const auto parent = state_parent(process_environment());
   if (!parent)
     return result;
   line_filter filter;
   filter.id = id;
+  filter.start_us = since_us;
   // Pup's own words stand in between.
   read_lines(
       log_folder(*parent + '/' + supervisor), filter, count * 4,

@@ -11,10 +11,12 @@ namespace pup {
 /// nobody reads its output any more.
 exit_code show_logs(const command& what);
 
-/// The last lines that a process of a supervisor has written itself, at most
-/// `count`, oldest first. Empty: none is stored.
+/// The last lines that a process of a supervisor has written itself since then
+/// (microseconds since 1970), at most `count`, oldest first. Empty: none is
+/// stored.
 std::vector<output_line> last_output(const std::string& supervisor,
-                                     const std::string& id, std::size_t count);
+                                     const std::string& id, std::size_t count,
+                                     std::uint64_t since_us);
 
 /// Difference from UTC here at that time.
 std::chrono::minutes local_offset(std::uint64_t time_us);

@@ -9,6 +9,7 @@
 #include <charconv>
 #include <cstring>
 #include <fstream>
+#include <map>
 #include <memory>
 #include <set>
 #include <sstream>
@@ -206,6 +207,28 @@ std::vector<std::uint32_t> count_connections(std::uint16_t port,
     return static_cast<std::uint32_t>(x.size());
   });
   return result;
+}
+
+std::optional<std::vector<std::string>> places_of(pid_t pid) {
+  const auto all = listening_sockets();
+  if (!all)
+    return std::nullopt;
+  std::map<std::string, std::string> places;  // by the spelling of /proc
+  std::set<std::string> sockets;
+  for (const auto& [inode, x] : *all) {
+    const auto link = "socket:[" + std::to_string(inode) + ']';
+    const auto is_ipv6 = x.address.find(':') != std::string::npos;
+    places[link] = (is_ipv6 ? '[' + x.address + ']' : x.address) + ':'
+                   + std::to_string(x.port);
+    sockets.insert(link);
+  }
+  std::set<std::string> result;
+  auto family = descendants_of(pid);
+  family.push_back(pid);
+  for (const auto x : family)
+    for (const auto& link : sockets_of(x, sockets))
+      result.insert(places.at(link));
+  return std::vector<std::string>{result.begin(), result.end()};
 }
 
 std::string describe_port_in_use(std::uint16_t port) {

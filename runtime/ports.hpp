@@ -32,6 +32,11 @@ std::optional<port_holder> find_port_holder(std::uint16_t port);
 std::vector<std::uint32_t> count_connections(std::uint16_t port,
                                              std::span<const pid_t> groups);
 
+/// Where a process and its descendants listen for TCP connections:
+/// "127.0.0.1:8081", "[::]:8081", each once. Empty where the kernel does not
+/// tell. About a millisecond.
+std::optional<std::vector<std::string>> places_of(pid_t pid);
+
 /// "port 8000 is in use by pid 4711 (nginx)", or without the holder when it
 /// cannot be found.
 std::string describe_port_in_use(std::uint16_t port);

@@ -491,19 +491,63 @@ std::string_view path_of(const std::vector<std::string>& environment) {
   return default_path;
 }
 
-// The kernel says ENOENT of the program when its interpreter is missing.
-std::string exec_object(const std::string& program, int error) {
-  if (error != ENOENT || ::access(program.c_str(), F_OK) != 0)
-    return program;
+std::string first_line(const std::string& file_name) {
   std::string line(256, '\0');  // the kernel reads no more of it
-  const unique_fd file{::open(program.c_str(), O_RDONLY | O_CLOEXEC)};
+  const unique_fd file{
+      ::open(file_name.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
   const auto n = file ? ::read(file.get(), line.data(), line.size()) : 0;
   line.resize(static_cast<std::size_t>(std::max<ssize_t>(n, 0)));
-  line.erase(std::min(line.find('\n'), line.size()));
+  return line.erase(std::min(line.find('\n'), line.size()));
+}
+
+// The kernel says ENOENT of the program when its interpreter is missing.
+std::string missing_interpreter(const std::string& program) {
+  auto line = first_line(program);
   if (!line.starts_with("#!"))
-    return program + " (its loader)";
+    return "its loader";
   line.erase(0, std::min(line.size(), line.find_first_not_of(" \t", 2)));
-  return program + " (its interpreter " + line.substr(0, line.find(' ')) + ")";
+  if (line.ends_with('\r'))
+    return "its first line ends with a carriage return; save it with Unix line "
+           "ends";
+  return "its interpreter " + line.substr(0, line.find(' '));
+}
+
+// The kernel says E2BIG of one text, or of all together, and not which.
+std::string too_large(const spawn_request& request) {
+  constexpr std::size_t most_bytes = 32 * 4096 - 1;  // MAX_ARG_STRLEN
+  const auto size = [](const std::string& x) {
+    return std::to_string(x.size()) + " bytes";
+  };
+  const auto remedy = "; one has " + std::to_string(most_bytes) + " at most";
+  for (const auto& x : request.environment)
+    if (x.size() > most_bytes)
+      return "its variable " + x.substr(0, x.find('=')) + " has " + size(x)
+             + remedy;
+  for (std::size_t i = 0; i < request.argv.size(); ++i)
+    if (request.argv[i].size() > most_bytes)
+      return "its argument " + std::to_string(i) + " has "
+             + size(request.argv[i]) + remedy;
+  std::size_t all = 0;
+  for (const auto* texts : {&request.argv, &request.environment})
+    for (const auto& x : *texts)
+      all += x.size() + 1 + sizeof(char*);
+  return "its arguments and variables have " + std::to_string(all)
+         + " bytes together; a quarter of its stack limit is the most";
+}
+
+// The program, and what about it the kernel does not accept.
+std::string exec_object(const std::string& program, int error,
+                        const spawn_request& request) {
+  std::string what;
+  if (error == E2BIG)
+    what = too_large(request);
+  else if (error == ENOENT && ::access(program.c_str(), F_OK) == 0)
+    what = missing_interpreter(program);
+  else if (error == ENOEXEC)
+    what =
+        "no program of this machine; a script begins with a line such as "
+        "#!/bin/sh";
+  return what.empty() ? program : program + " (" + what + ')';
 }
 
 std::string number_text(std::uint64_t limit) {
@@ -540,7 +584,7 @@ os_fault fault_of(const child_plan& plan, const spawn_request& request) {
   const std::string_view stage = outcome.failed_stage;
   std::string object;
   if (stage == "exec")
-    object = exec_object(plan.program, outcome.error);
+    object = exec_object(plan.program, outcome.error, request);
   else if (stage == "chdir")
     object = request.cwd;
   else if (stage == "dup")

@@ -367,10 +367,19 @@ private:
                  if (!self || !self->running_ || !self->events_.lives())
                    return;
                  if (fault.empty())
-                   self->became_ready(address);
-                 else
+                   return self->became_ready(address);
+                 self->tell_answer(fault);
+                 if (self->running_)
                    self->try_later();
                });
+  }
+
+  void tell_answer(const std::string& fault) {
+    if (std::exchange(last_answer_, fault) == fault)
+      return;
+    self_report report;
+    report.answer = one_line(request_.path + ": " + fault);
+    events_.said(report);
   }
 
   void try_later() {
@@ -396,6 +405,7 @@ private:
   unique_fd given_;
   clock::time_point since_;
   milliseconds delay_ = first_delay / 2;
+  std::string last_answer_;  // to a GET; not the wanted one
 };
 
 std::variant<readiness, os_fault> readiness::prepare(

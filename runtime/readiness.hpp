@@ -56,6 +56,9 @@ struct self_report {
   bool alive = false;     ///< WATCHDOG=1
   bool trouble = false;   ///< WATCHDOG=trigger
   std::string status;     ///< STATUS=…, one line of valid text; empty: none
+  /// Not the process's own word: what its port answers in place of what makes
+  /// it ready. Empty: nothing new.
+  std::string answer{};
 };
 
 /// Understands a message; unknown lines are ignored.

@@ -72,6 +72,7 @@ saved_unit saved_from(const wanted_state& x) {
     auto& slot = result.slots[record.number];
     slot.restarts = record.restarts;
     slot.failures = record.restarting.failures;
+    slot.failed_starts = record.restarting.failed_starts;
     slot.blocked = record.blocked;
     for (const auto moment : record.restarting.restarts)
       slot.restart_times.push_back(
@@ -108,6 +109,7 @@ wanted_state wanted_from(const saved_unit& x, bool same_boot) {
     if (same_boot) {
       record.restarts = slot.restarts;
       record.restarting.failures = slot.failures;
+      record.restarting.failed_starts = slot.failed_starts;
       for (const auto moment : slot.restart_times)
         record.restarting.restarts.emplace_back(
             std::chrono::nanoseconds{moment});
@@ -129,6 +131,7 @@ recollection recall(
     return result;
   }
   const auto& state = std::get<std::optional<saved_state>>(found);
+  result.told_environment = state && state->told_environment;
   if (state && state->config == config)
     result.clocks = clocks_of(spec, *state);
   if (!state || state->on_purpose)

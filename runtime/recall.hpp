@@ -42,6 +42,8 @@ struct recollection {
   /// Until when a unit's starts by the clock were acted upon. Not of one that
   /// was blocked, or whose entry has changed.
   std::map<std::string, std::chrono::sys_seconds> clocks;
+  /// Somebody has been told what processes of other users do not inherit.
+  bool told_environment = false;
   std::vector<std::string> notes;     ///< for the log: what does not hold, why
   std::vector<std::string> warnings;  ///< for the status as well
 };

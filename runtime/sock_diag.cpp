@@ -2,8 +2,10 @@
 
 #include "pup/runtime/fd.hpp"
 
+#include <array>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include <arpa/inet.h>
 #include <linux/inet_diag.h>
@@ -26,14 +28,17 @@ struct request {
   inet_diag_req_v2 body;
 };
 
-bool ask(int netlink, int family, std::uint16_t port) {
+constexpr std::uint32_t listening_state = 1u << TCP_LISTEN;
+
+// Port 0: any.
+bool ask(int netlink, int family, std::uint32_t states, std::uint16_t port) {
   request message{};
   message.header.nlmsg_len = sizeof message;
   message.header.nlmsg_type = SOCK_DIAG_BY_FAMILY;
   message.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
   message.body.sdiag_family = static_cast<std::uint8_t>(family);
   message.body.sdiag_protocol = IPPROTO_TCP;
-  message.body.idiag_states = open_states;
+  message.body.idiag_states = states;
   message.body.id.idiag_sport = htons(port);
   return ::send(netlink, &message, sizeof message, 0)
          == static_cast<ssize_t>(sizeof message);
@@ -41,7 +46,8 @@ bool ask(int netlink, int family, std::uint16_t port) {
 
 enum class part : std::uint8_t { more, done, failed };
 
-part collect(const char* bytes, std::size_t size, std::set<ino_t>& into) {
+template <class Take>
+part collect(const char* bytes, std::size_t size, Take take) {
   while (size >= sizeof(nlmsghdr)) {
     nlmsghdr header{};
     std::memcpy(&header, bytes, sizeof header);
@@ -55,7 +61,7 @@ part collect(const char* bytes, std::size_t size, std::set<ino_t>& into) {
       inet_diag_msg found{};
       std::memcpy(&found, bytes + NLMSG_HDRLEN, sizeof found);
       if (found.idiag_inode != 0)  // 0: nobody has it open
-        into.insert(found.idiag_inode);
+        take(found);
     }
     const auto step = std::size_t{NLMSG_ALIGN(header.nlmsg_len)};
     if (step >= size)
@@ -66,7 +72,8 @@ part collect(const char* bytes, std::size_t size, std::set<ino_t>& into) {
   return part::more;
 }
 
-bool receive(int netlink, std::set<ino_t>& into) {
+template <class Take>
+bool receive(int netlink, Take take) {
   // What the kernel puts into one message at most, for a reader this large.
   alignas(nlmsghdr) char buffer[32 * 1024];
   for (;;) {
@@ -75,24 +82,44 @@ bool receive(int netlink, std::set<ino_t>& into) {
       continue;
     if (n <= 0)
       return false;
-    const auto what = collect(buffer, static_cast<std::size_t>(n), into);
+    const auto what = collect(buffer, static_cast<std::size_t>(n), take);
     if (what != part::more)
       return what == part::done;
   }
 }
 
-}  // namespace
-
-std::optional<std::set<ino_t>> open_connections(std::uint16_t port) {
+// False: the kernel does not tell.
+template <class Take>
+bool for_each(std::uint32_t states, std::uint16_t port, Take take) {
   const unique_fd netlink{
       ::socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_SOCK_DIAG)};
   if (!netlink)
-    return std::nullopt;
-  std::set<ino_t> result;
+    return false;
   for (const int family : {AF_INET, AF_INET6})
-    if (!ask(netlink.get(), family, port) || !receive(netlink.get(), result))
-      return std::nullopt;
-  return result;
+    if (!ask(netlink.get(), family, states, port)
+        || !receive(netlink.get(), take))
+      return false;
+  return true;
+}
+
+}  // namespace
+
+std::optional<std::set<ino_t>> open_connections(std::uint16_t port) {
+  std::set<ino_t> result;
+  const auto good = for_each(open_states, port, [&](const inet_diag_msg& x) {
+    result.insert(x.idiag_inode);
+  });
+  return good ? std::optional{std::move(result)} : std::nullopt;
+}
+
+std::optional<std::map<ino_t, listening_place>> listening_sockets() {
+  std::map<ino_t, listening_place> result;
+  const auto good = for_each(listening_state, 0, [&](const inet_diag_msg& x) {
+    std::array<char, INET6_ADDRSTRLEN> text{};
+    ::inet_ntop(x.idiag_family, x.id.idiag_src, text.data(), text.size());
+    result[x.idiag_inode] = {text.data(), ntohs(x.id.idiag_sport)};
+  });
+  return good ? std::optional{std::move(result)} : std::nullopt;
 }
 
 }  // namespace pup

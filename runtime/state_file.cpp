@@ -231,6 +231,8 @@ saved_state read_body(scanner& from) {
       result.config = from.text();
     } else if (name == "on-purpose") {
       result.on_purpose = from.flag();
+    } else if (name == "told" && from.word() == "environment") {
+      result.told_environment = true;
     } else if (name == "unit") {
       auto id = from.text();
       unit = &(result.units[std::move(id)] = read_unit(from));
@@ -239,6 +241,9 @@ saved_state read_body(scanner& from) {
     } else if (name == "slot" && unit != nullptr) {
       const auto number = from.number<std::uint32_t>();
       unit->slots[number] = read_slot(from);
+    } else if (name == "unready" && unit != nullptr) {
+      const auto number = from.number<std::uint32_t>();
+      unit->slots[number].failed_starts = from.number<std::uint32_t>();
     } else if (name == "process") {
       auto key = from.text();
       result.processes[std::move(key)] = read_process(from);
@@ -258,6 +263,8 @@ std::string body_of(const saved_state& x) {
                 .end();
   result += line{"config"}.mark(x.config_mark).text(x.config).end();
   result += line{"on-purpose"}.flag(x.on_purpose).end();
+  if (x.told_environment)
+    result += line{"told"}.word("environment").end();
   for (const auto& [id, unit] : x.units) {
     result += line{"unit"}
                   .text(id)
@@ -268,8 +275,12 @@ std::string body_of(const saved_state& x) {
                   .end();
     if (unit.clock_seen != 0)
       result += line{"clock"}.number(unit.clock_seen).end();
-    for (const auto& [number, slot] : unit.slots)
+    for (const auto& [number, slot] : unit.slots) {
       result += line_of(number, slot);
+      if (slot.failed_starts != 0)
+        result +=
+            line{"unready"}.number(number).number(slot.failed_starts).end();
+    }
   }
   for (const auto& [key, process] : x.processes)
     result += line{"process"}

@@ -13,6 +13,8 @@
 //   supervisor NAME PID START
 //   config MARK TEXT      fingerprint of the configuration, and its path
 //   on-purpose 0|1        the end was asked for
+//   told environment      which variables processes of other users do not
+//                         inherit; absent: nobody has been told
 //   unit ID MARK DESIRED LISTENING LIFE
 //                         a top-level entry: fingerprint of its entry, wanted
 //                         instances, port wanted, number of the last life
@@ -22,6 +24,7 @@
 //                         of the unit above. REST: a state's word, or - when
 //                         it did not rest; TIMES: the restarts that count
 //                         against its limit, nanoseconds of CLOCK_MONOTONIC
+//   unready NUMBER COUNT  of that slot: its last lives never were ready
 //   process KEY LIFE PID START
 //                         an instance, or a task of one (ID!…)
 //
@@ -52,6 +55,7 @@ inline constexpr std::uint32_t state_version = 2;
 struct saved_slot {
   std::uint32_t restarts = 0;
   std::uint32_t failures = 0;
+  std::uint32_t failed_starts = 0;  ///< 0: no line `unready`
   bool wanted = true;
   bool blocked = false;
   std::string rest;  ///< word of a state; empty: it did not rest
@@ -88,6 +92,7 @@ struct saved_state {
   std::uint64_t config_mark = 0;
   std::string config;
   bool on_purpose = false;
+  bool told_environment = false;
   std::map<std::string, saved_unit> units;         ///< by id
   std::map<std::string, saved_process> processes;  ///< by key
 

@@ -6,6 +6,7 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <cstdlib>
 #include <memory>
 #include <optional>
 #include <string>
@@ -91,15 +92,19 @@ std::vector<process_usage> sample(const std::vector<pid_t>& pids) {
   return result;
 }
 
-std::map<pid_t, std::uint64_t> sample_sessions() {
-  std::map<pid_t, std::uint64_t> result;
+std::map<pid_t, session_usage> sample_sessions() {
+  std::map<pid_t, session_usage> result;
   const std::unique_ptr<DIR, folder_closer> folder{::opendir("/proc")};
   if (!folder)
     return result;
   while (const auto* entry = ::readdir(folder.get()))
     if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9')
-      if (const auto fields = stat_of(entry->d_name))
-        result[static_cast<pid_t>((*fields)[session_field])] += rss_of(*fields);
+      if (const auto fields = stat_of(entry->d_name)) {
+        auto& session = result[static_cast<pid_t>((*fields)[session_field])];
+        session.rss_bytes += rss_of(*fields);
+        session.pids.push_back(
+            static_cast<pid_t>(std::strtol(entry->d_name, nullptr, 10)));
+      }
   return result;
 }
 

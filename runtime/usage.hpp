@@ -29,9 +29,16 @@ struct process_usage {
 /// long as that is a child it has not reaped. Any thread.
 std::vector<process_usage> sample(const std::vector<pid_t>& pids);
 
-/// Resident memory of all processes together, in bytes, by session. A walk
-/// through /proc: about 15 us for each process of the machine. Any thread.
-std::map<pid_t, std::uint64_t> sample_sessions();
+/// All processes of a session together.
+struct session_usage {
+  /// Resident memory; pages that several of them share count for each.
+  std::uint64_t rss_bytes = 0;
+  std::vector<pid_t> pids;
+};
+
+/// By session. A walk through /proc: about 15 us for each process of the
+/// machine. Any thread.
+std::map<pid_t, session_usage> sample_sessions();
 
 /// Whether this process can open nothing more, and what that means, in words.
 /// Empty: it can. Two system calls. Any thread.

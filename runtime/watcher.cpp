@@ -11,9 +11,11 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <climits>
 #include <cstring>
 #include <list>
 #include <map>
+#include <optional>
 #include <unordered_map>
 #include <utility>
 
@@ -77,6 +79,70 @@ bool covered(const std::vector<path_glob>& globs, std::string_view path) {
                      [&](const path_glob& x) { return x.covers(path); });
 }
 
+/// A folder and a name in it that decides where a path leads.
+struct way_step {
+  std::string folder;  // without links
+  std::string name;
+  bool is_link = false;
+
+  bool operator==(const way_step&) const = default;
+};
+
+std::optional<std::string> link_target(const std::string& path) {
+  std::string result(PATH_MAX, '\0');
+  const auto n = ::readlink(path.c_str(), result.data(), result.size());
+  if (n < 0)
+    return std::nullopt;
+  result.resize(static_cast<std::size_t>(n));
+  return result;
+}
+
+/// Why a link is not followed; empty: it is.
+std::string refusal_of(const std::string& path) {
+  const auto found = locate(path);
+  const auto* fault = std::get_if<os_fault>(&found);
+  return fault != nullptr ? fault->why : std::string{};
+}
+
+/// All links that an absolute path leads through, up to one that is not
+/// followed, and at last its end: the name
+/// it stands for, or the first that is not there.
+std::vector<way_step> way_of(const std::string& path) {
+  constexpr int most_links = 40;  // as the kernel has it
+  std::vector<way_step> result;
+  std::string here = "/";
+  auto rest = path;
+  for (int links = 0;;) {
+    rest.erase(0, std::min(rest.find_first_not_of('/'), rest.size()));
+    const auto name = rest.substr(0, rest.find('/'));
+    rest.erase(0, name.size());
+    const auto is_last = rest.find_first_not_of('/') == std::string::npos;
+    if (name == "." || name == "..")
+      here = name == "." ? here : parent_of(here);
+    if (name.empty() || ((name == "." || name == "..") && is_last))
+      return result;
+    if (name == "." || name == "..")
+      continue;
+    const auto next = below(here, name);
+    if (auto target = link_target(next); target && ++links <= most_links) {
+      result.push_back({here, name, true});
+      if (!refusal_of(next).empty())
+        return result;
+      if (target->starts_with('/'))
+        here = "/";
+      rest = *target + rest;
+      continue;
+    }
+    struct stat info {};
+    if (is_last || ::lstat(next.c_str(), &info) != 0
+        || !S_ISDIR(info.st_mode)) {
+      result.push_back({here, name});
+      return result;
+    }
+    here = next;
+  }
+}
+
 struct folder_closer {
   void operator()(DIR* folder) const noexcept {
     ::closedir(folder);
@@ -137,14 +203,19 @@ private:
 
   /// Why a folder is watched.
   enum class role {
-    way,   // the next name on the way to the root may come or go there
+    way,   // a name there decides where the root leads
     tree,  // it is the root, or below it
+    link,  // a name there decides where a link in the tree leads
   };
 
   struct use {
     root* of = nullptr;
-    std::string path;  // of the folder, as the root leads to it
+    std::string path;  // of the folder; of the tree as the root leads to it
     role as = role::way;
+    std::string name{};  // of way and link
+    std::string link{};  // of link: the path that leads through it
+
+    bool operator==(const use&) const = default;
   };
 
   template <class Step>
@@ -156,22 +227,24 @@ private:
   void wait();
   void read_events();
   void on_event(const inotify_event& event, std::string_view name);
-  void on_way(root& of, const std::string& folder, std::uint32_t mask,
-              std::string_view name);
+  void on_way(const use& x, std::uint32_t mask, std::string_view name);
+  void on_link(const use& x, std::uint32_t mask, std::string_view name);
   void on_tree(root& of, const std::string& folder, std::uint32_t mask,
                std::string_view name);
 
   // -- watches ----------------------------------------------------------------
 
-  bool watch(root& of, const std::string& folder, role as);
-  bool not_watched(root& of, const std::string& folder, int code);
+  bool watch(use x);
+  bool not_watched(const use& x, int code);
   template <class Which>
   void drop(const root& of, role as, Which which);
+  void drop_tree(const root& of);
   void drop_all(const root& of);
+  static bool look_at(root& x, struct stat& info);
   void settle(root& x);
   void watch_way(root& x);
+  void follow(root& of, const std::string& link);
   std::string scan(root& of, const std::string& folder);
-  static bool look_at(root& x, struct stat& info);
 
   // -- what counts ------------------------------------------------------------
 
@@ -328,24 +401,35 @@ void watcher::impl::on_event(const inotify_event& event,
   const auto uses = found->second;
   for (const auto& x : uses) {
     if (x.as == role::way)
-      on_way(*x.of, x.path, event.mask, name);
+      on_way(x, event.mask, name);
+    else if (x.as == role::link)
+      on_link(x, event.mask, name);
     else
       on_tree(*x.of, x.path, event.mask, name);
   }
 }
 
-void watcher::impl::on_way(root& of, const std::string& folder,
-                           std::uint32_t mask, std::string_view name) {
+void watcher::impl::on_way(const use& x, std::uint32_t mask,
+                           std::string_view name) {
   constexpr std::uint32_t replaced = IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO;
-  auto next = relative(of.path, folder);
-  next = next.substr(0, next.find('/'));
+  auto& of = *x.of;
   const auto gone = (mask & (IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT)) != 0;
-  if (!gone && name != next)
+  if (!gone && name != x.name)
     return;
   if (of.is == kind::file && (mask & IN_CLOSE_WRITE) != 0)
     return mark(of, of.path);
   of.stale = of.stale || (mask & replaced) != 0;
   settle(of);
+}
+
+void watcher::impl::on_link(const use& x, std::uint32_t mask,
+                            std::string_view name) {
+  constexpr std::uint32_t changed =
+      IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO;
+  if (name != x.name || (mask & changed) == 0)
+    return;
+  follow(*x.of, x.link);
+  mark(*x.of, x.link);
 }
 
 void watcher::impl::on_tree(root& of, const std::string& folder,
@@ -370,66 +454,66 @@ void watcher::impl::on_tree(root& of, const std::string& folder,
     }
     if ((mask & IN_MOVED_FROM) != 0) {
       drop(of, role::tree,
-           [&](const std::string& x) { return is_within(x, path); });
+           [&](const use& x) { return is_within(x.path, path); });
       mark(of, path);
     }
     return;
   }
   if (!counts(of, path))
     return;
-  if ((mask & IN_CREATE) != 0) {
-    // What was opened to be written is told of when it is closed; links are not
-    // opened.
-    struct stat info {};
-    if (::lstat(path.c_str(), &info) != 0
-        || (!S_ISLNK(info.st_mode)
-            && !(S_ISREG(info.st_mode) && info.st_nlink > 1)))
-      return;
-  }
+  struct stat info {};
+  const auto came = (mask & (IN_CREATE | IN_MOVED_TO)) != 0
+                    && ::lstat(path.c_str(), &info) == 0;
+  const auto is_link = came && S_ISLNK(info.st_mode);
+  if (is_link)
+    follow(of, path);
+  // What was opened to be written is told of when it is closed; links are not
+  // opened.
+  if ((mask & IN_CREATE) != 0 && !is_link
+      && !(came && S_ISREG(info.st_mode) && info.st_nlink > 1))
+    return;
   mark(of, path);
 }
 
 // -- watches ------------------------------------------------------------------
 
-bool watcher::impl::watch(root& of, const std::string& folder, role as) {
-  const auto opened = trusted_folder::open(folder);
+bool watcher::impl::watch(use x) {
+  const auto& of = *x.of;
+  const auto opened = trusted_folder::open(x.path);
   const auto* found = std::get_if<trusted_folder>(&opened);
   if (found == nullptr)
-    return not_watched(of, folder, std::get<os_fault>(opened).code);
+    return not_watched(x, std::get<os_fault>(opened).code);
   // What lies on the way may be as busy as /tmp: only names count there, but
   // the writing of a watched file itself.
   const auto mask =
       name_events | IN_ONLYDIR | IN_MASK_ADD
-      | (as == role::tree || of.is == kind::file ? IN_CLOSE_WRITE : 0U);
+      | (x.as == role::tree || of.is == kind::file ? IN_CLOSE_WRITE : 0U);
   // By its descriptor: the path may lead elsewhere by now.
   const auto wd =
       open() ? ::inotify_add_watch(queue_.native_handle(),
                                    found->by_descriptor().c_str(), mask)
              : -1;
   if (wd < 0)
-    return not_watched(of, folder, errno);
+    return not_watched(x, errno);
   auto& uses = watches_[wd];
-  const auto known = std::any_of(uses.begin(), uses.end(), [&](const use& x) {
-    return x.of == &of && x.as == as && x.path == folder;
-  });
-  if (!known)
-    uses.push_back({&of, folder, as});
+  if (std::find(uses.begin(), uses.end(), x) == uses.end())
+    uses.push_back(std::move(x));
   return true;
 }
 
 /// False. What is not there, or is not followed, is for settle() to tell.
-bool watcher::impl::not_watched(root& of, const std::string& folder, int code) {
+bool watcher::impl::not_watched(const use& x, int code) {
   if (code != ENOENT && code != ENOTDIR && code != ELOOP)
-    set_limit(*of.of, folder, code);
+    set_limit(*x.of->of, x.path, code);
   return false;
 }
 
-/// Gives up watching the folders whose paths are so.
+/// Gives up the uses of folders that are so.
 template <class Which>
 void watcher::impl::drop(const root& of, role as, Which which) {
   for (auto i = watches_.begin(); i != watches_.end();) {
     std::erase_if(i->second, [&](const use& x) {
-      return x.of == &of && x.as == as && which(x.path);
+      return x.of == &of && x.as == as && which(x);
     });
     if (!i->second.empty()) {
       ++i;
@@ -441,8 +525,13 @@ void watcher::impl::drop(const root& of, role as, Which which) {
 }
 
 void watcher::impl::drop_all(const root& of) {
-  for (const auto as : {role::way, role::tree})
-    drop(of, as, [](const std::string&) { return true; });
+  drop(of, role::way, [](const use&) { return true; });
+  drop_tree(of);
+}
+
+void watcher::impl::drop_tree(const root& of) {
+  for (const auto as : {role::tree, role::link})
+    drop(of, as, [](const use&) { return true; });
 }
 
 /// What the path of `x` leads to. False: to nothing, or through links that are
@@ -482,7 +571,7 @@ void watcher::impl::settle(root& x) {
   x.is = now;
   x.device = info.st_dev;
   x.number = info.st_ino;
-  drop(x, role::tree, [](const std::string&) { return true; });
+  drop_tree(x);
   if (now == kind::file)
     watch_way(x);  // for its writing
   if (now == kind::folder)
@@ -493,14 +582,38 @@ void watcher::impl::settle(root& x) {
     mark(x, x.path);
 }
 
-// The new one first, so that no event is missed in between.
+// The new ones first, so that no event is missed in between; and what changes
+// while they are being put up is not missed either.
 void watcher::impl::watch_way(root& x) {
-  if (x.path == "/")
-    return;
-  auto folder = parent_of(x.path);
-  while (!watch(x, folder, role::way) && folder != "/")
-    folder = parent_of(folder);
-  drop(x, role::way, [&](const std::string& path) { return path != folder; });
+  constexpr int most_attempts = 8;  // against one who never stops
+  auto steps = way_of(x.path);
+  for (int i = 0; i < most_attempts; ++i) {
+    for (const auto& step : steps)
+      watch({&x, step.folder, role::way, step.name});
+    auto again = way_of(x.path);
+    if (again == steps)
+      break;
+    steps = std::move(again);
+  }
+  drop(x, role::way, [&](const use& y) {
+    return std::none_of(steps.begin(), steps.end(), [&](const way_step& step) {
+      return step.folder == y.path && step.name == y.name;
+    });
+  });
+}
+
+/// Watches the links below the root that a link there leads through.
+void watcher::impl::follow(root& of, const std::string& link) {
+  drop(of, role::link, [&](const use& x) { return x.link == link; });
+  const auto to_root = way_of(of.path);
+  const auto base =
+      to_root.empty() ? "/" : below(to_root.back().folder, to_root.back().name);
+  // Of itself the tree tells.
+  const auto itself = below(base, relative(link, of.path));
+  for (const auto& step : way_of(link))
+    if (step.is_link && is_within(step.folder, base)
+        && below(step.folder, step.name) != itself)
+      watch({&of, step.folder, role::link, step.name, link});
 }
 
 /// Watches a folder and all below it. Returns a file in it that counts; empty:
@@ -512,7 +625,7 @@ std::string watcher::impl::scan(root& of, const std::string& folder) {
     const auto here = std::move(todo.back());
     todo.pop_back();
     // First, so that what comes meanwhile is told.
-    if (!watch(of, here, role::tree))
+    if (!watch({&of, here, role::tree}))
       continue;
     const auto opened = trusted_folder::open(here);
     const auto* found = std::get_if<trusted_folder>(&opened);
@@ -531,8 +644,12 @@ std::string watcher::impl::scan(root& of, const std::string& folder) {
         type = static_cast<unsigned char>(IFTODT(info.st_mode));
       if (type == DT_DIR && enters(of, path))
         todo.push_back(path);
-      else if (type != DT_DIR && result.empty() && counts(of, path))
-        result = path;
+      else if (type != DT_DIR && counts(of, path)) {
+        if (type == DT_LNK)
+          follow(of, path);
+        if (result.empty())
+          result = path;
+      }
     }
   }
   return result;

@@ -3,11 +3,13 @@
 //
 // A watched path is a file or a folder with all that is below it. It need not
 // exist yet, and may go and come back: the folder it is in, or else the nearest
-// one on the way that exists, is watched for its name. Symbolic links below a
-// watched folder are files, never followed; a watched path that is itself a
-// link is followed, and putting another in its place is a change. Links on the
-// way are followed by the rules of trusted_path.hpp; `trouble` tells of one
-// that is not.
+// one on the way that exists, is watched for its name. Symbolic links on the
+// way, and the watched path itself where it is one, are followed by the rules of
+// trusted_path.hpp (`trouble` tells of one that is not), and putting another in
+// the place of one is a change. Below a watched folder links are
+// files, never followed; but where one leads through another link of that
+// folder, a change of that one is a change of the former, too: Kubernetes
+// replaces all files of a volume at once in that way.
 //
 // A change is
 //   - a file that was written, once it is closed (an editor's rename over the

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <iterator>
 #include <utility>
 
 namespace pup {
@@ -52,6 +53,25 @@ std::string array(const std::vector<std::string>& elements) {
 }
 
 }  // namespace
+
+std::optional<std::int64_t> output_since(const instance_history& x) {
+  const auto& all = x.entries;
+  const auto last = [&](auto end, event_kind what) {
+    return std::find_if(end, all.rend(),
+                        [what](const auto& y) { return y.what == what; });
+  };
+  auto from = all.rbegin();
+  if (x.state != run_state::ready)
+    if (const auto end = last(from, event_kind::ended); end != all.rend())
+      from = end;
+  const auto begin = last(from, event_kind::started);
+  if (begin == all.rend())
+    return std::nullopt;
+  // A life is told a little after it has begun, and after what made it begin.
+  constexpr std::int64_t slack_ms = 1'000;
+  const auto cause = std::next(begin);
+  return cause == all.rend() ? begin->time_ms - slack_ms : cause->time_ms;
+}
 
 std::string why_text(const std::vector<explanation>& all, std::uint64_t now_us,
                      const zone_function& zone) {

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,12 @@ struct explanation {
   instance_history what;
   std::vector<output_line> output;  ///< oldest first
 };
+
+/// Since when output explains the state of an instance, in milliseconds since
+/// 1970: that of the life which is ready; else of the last one that has ended,
+/// and of what has begun since. Empty: no output does, as none of its lives is
+/// known.
+std::optional<std::int64_t> output_since(const instance_history& x);
 
 /// Difference from UTC at a time (microseconds since 1970).
 using zone_function = std::function<std::chrono::minutes(std::uint64_t)>;

@@ -133,6 +133,38 @@ TEST_CASE("a user is a name or a number, a group too") {
   CHECK_FALSE(loaded(R"("nice": 1)").attributes.run_as);
 }
 
+TEST_CASE("who runs as another user inherits little, unless told otherwise") {
+  const inherited_names little{{"PATH", "LANG", "LC_*", "TZ", "TERM"}};
+  CHECK(loaded(R"("nice": 1)").inherit_env == std::nullopt);
+  CHECK(loaded(R"("user": "www")").inherit_env == little);
+  machine m;
+  m.users["root"] = {"root", 0, 0, {0}, "/root", "/bin/sh"};
+  CHECK(loaded(R"("user": "root")", m).inherit_env == std::nullopt);
+  CHECK(loaded(R"("group": "www")").inherit_env == std::nullopt);
+  CHECK(loaded(R"("user": "www", "inheritEnv": true)").inherit_env
+        == std::nullopt);
+  for (auto user : {"", R"("user": "www", )"}) {
+    const auto with = [&](std::string_view value) {
+      return loaded(user + ("\"inheritEnv\": " + std::string{value}))
+          .inherit_env;
+    };
+    CHECK(with("false") == inherited_names{strings{}});
+    CHECK(with("[]") == inherited_names{strings{}});
+    CHECK(with(R"(["HOME", "APP_*"])") == inherited_names{{"HOME", "APP_*"}});
+  }
+}
+
+TEST_CASE("what is to be inherited is true, false or names") {
+  const std::string at = "pup.json:1:56: processes[0].inheritEnv";
+  CHECK(faults_of(R"("inheritEnv": "PATH")")
+        == strings{at
+                   + ": \"PATH\" is not an array; write true, false or a "
+                     "list such as [\"LANG\", \"LC_*\"]"});
+  for (auto bad : {"", "*", "A=1", "A*B"})
+    CHECK(faults_of("\"inheritEnv\": [\"" + std::string{bad} + "\"]").size()
+          == 1);
+}
+
 TEST_CASE("who is not root may name itself") {
   machine m;
   m.self = {1000, 1000, {1000, 4}, {}};

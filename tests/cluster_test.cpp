@@ -267,6 +267,57 @@ SCENARIO_METHOD(cluster_world, "restartLimit is each slot's own") {
   }
 }
 
+SCENARIO_METHOD(cluster_world, "startLimit counts starts in a row") {
+  m->becomes_ready = false;
+  auto spec = worker();
+  spec.ready = ready_condition::notify;
+  spec.start_limit = 2;
+  start(spec);
+  const auto fail = [&] {
+    end("worker", 1);
+    advance(10s);
+  };
+  fail();
+  fail();
+  REQUIRE(states() == "0:starting");
+  WHEN("one more ends before it was ready") {
+    end("worker", 1);
+    THEN("it gives up, and says which limit it was") {
+      CHECK(states() == "0:exhausted");
+      CHECK(status().instances.at(0).reason
+            == "exited with code 1; more than 2 starts in a row that did not "
+               "become ready");
+      advance(1h);
+      CHECK(states() == "0:exhausted");
+    }
+    THEN("a start on purpose has the whole row again") {
+      auto again = operate(verb::start);
+      for (int i = 0; i < 2; ++i)
+        fail();
+      CHECK(states() == "0:starting");
+      end("worker", 1);
+      CHECK(states() == "0:exhausted");
+    }
+  }
+  WHEN("one is not ready in time") {
+    advance(30s);
+    THEN("that counts as well") {
+      CHECK(states() == "0:exhausted");
+    }
+  }
+  WHEN("one becomes ready before it ends") {
+    m->ready("worker");
+    run();
+    REQUIRE(states() == "0:ready");
+    m->becomes_ready = true;
+    THEN("the row begins anew, and restarts are not limited") {
+      for (int i = 0; i < 5; ++i)
+        fail();
+      CHECK(states() == "0:ready");
+    }
+  }
+}
+
 SCENARIO_METHOD(cluster_world, "restarts that are long ago do not count") {
   auto spec = worker();
   spec.restart_limit = 1;

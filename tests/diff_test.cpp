@@ -57,10 +57,10 @@ TEST_CASE("every member of a configuration has been decided about") {
   {
     auto [m1, m2, m3, m4, m5, m6, m7, m8, m9, m10, m11, m12, m13, m14, m15, m16,
           m17, m18, m19, m20, m21, m22, m23, m24, m25, m26, m27, m28, m29, m30,
-          m31, m32, m33, m34, m35, m36, m37, m38, m39, m40, m41] =
+          m31, m32, m33, m34, m35, m36, m37, m38, m39, m40, m41, m42, m43] =
         process_spec{};
     static_cast<void>(m1);
-    CHECK(process_keys_decided() == 41);
+    CHECK(process_keys_decided() == 43);
   }
   {
     auto [m1, m2, m3, m4, m5, m6, m7, m8, m9, m10, m11, m12, m13, m14] =
@@ -124,6 +124,8 @@ TEST_CASE("what the change of a key costs") {
        },
        "web: reload (cmd, env), change (restartLimit)"},
       {[](auto& x) { x.cwd = "/tmp"; }, "web: reload (cwd)"},
+      {[](auto& x) { x.inherit_env.emplace(); }, "web: reload (inheritEnv)"},
+      {[](auto& x) { x.start_limit = 3; }, "web: change (startLimit)"},
       {[](auto& x) { x.output.json = true; }, "web: reload (logger)"},
       {[](auto& x) { x.watchdog = 1s; }, "web: reload (watchdogMs)"},
       {[](auto& x) { x.autostart = false; }, "web: change (autostart)"},

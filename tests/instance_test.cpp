@@ -406,11 +406,36 @@ SCENARIO_METHOD(instance_world, "a process is not ready in time") {
       CHECK(to_string(**end) == "was not ready in time");
     }
   }
+  WHEN("it ends, and something was found in place of its readiness") {
+    caf::anon_send(instance,
+                   process_ended{7,
+                                 {ending::kind::exited, 0, 0, {}},
+                                 "listens on 127.0.0.1:81, not on port 80"});
+    run();
+    THEN("that is told") {
+      REQUIRE(gone());
+      CHECK(to_string(**end)
+            == "was not ready in time (listens on 127.0.0.1:81, not on port "
+               "80)");
+    }
+  }
   WHEN("it becomes ready after all") {
     m->ready("web-3");
     run();
     THEN("that is too late") {
       CHECK(facts->size() == 1);
+    }
+  }
+  WHEN("it has something to say on its way out") {
+    caf::anon_send(instance, process_said{7, true, true, true, "bye"});
+    caf::anon_send(instance, process_outgrew{7, "used 6"});
+    run();
+    THEN("that is not what decides") {
+      CHECK(facts->size() == 1);
+      m->exit("web-3", 0);
+      run();
+      REQUIRE(gone());
+      CHECK((*end)->what == ending::kind::not_ready);
     }
   }
   WHEN("it does not end") {

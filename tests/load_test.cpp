@@ -357,7 +357,7 @@ const std::vector<bad_config>
          {R"(pup.json:1:42: processes[0].restart_limit: `restart_limit` is not a key of a process; did you mean `restartLimit`?)"}},
         {in_process(R"("Cwd": "/")"sv),
          {R"(pup.json:1:42: processes[0].Cwd: `Cwd` is not a key of a process; did you mean `cwd`?)"}},
-        {in_process(R"("completely other": 1)"sv), {R"(pup.json:1:42: processes[0]["completely other"]: `completely other` is not a key of a process; remove it or use `id`, `cmd`, `cwd`, `env`, `path`, `autostart`, `restart`, `restartDelayMs`, `restartMaxDelayMs`, `restartLimit`, `restartPeriodMs`, `terminateGracePeriod`, `terminateTimeout`, `stopSignal`, `readyTimeoutMs`, `watchdogMs`, `timeout`, `maxAgeMs`, `successExitCodes`, `noRestartExitCodes`, `loadBalancerStrategy`, `cluster`, `logger`, `ready`, `notify`, `hooks`, `cron`, `terminate`, `timeZone`, `overrun`, `watch`, `user`, `group`, `supplementaryGroups`, `umask`, `limits`, `nice`, `oomScoreAdjust`, `ioClass`, `ioPriority`, `noNewPrivileges`, `memoryMax`, `cpuMax`, `pidsMax`, `maxMemory`, `pidFile`, `envFile`, `dependsOn`, `supervisor` or `significant`)"}},
+        {in_process(R"("completely other": 1)"sv), {R"(pup.json:1:42: processes[0]["completely other"]: `completely other` is not a key of a process; remove it or use `id`, `cmd`, `cwd`, `env`, `path`, `autostart`, `restart`, `restartDelayMs`, `restartMaxDelayMs`, `restartLimit`, `restartPeriodMs`, `startLimit`, `terminateGracePeriod`, `terminateTimeout`, `stopSignal`, `readyTimeoutMs`, `watchdogMs`, `timeout`, `maxAgeMs`, `successExitCodes`, `noRestartExitCodes`, `loadBalancerStrategy`, `cluster`, `logger`, `ready`, `notify`, `hooks`, `cron`, `terminate`, `timeZone`, `overrun`, `watch`, `user`, `group`, `supplementaryGroups`, `umask`, `limits`, `nice`, `oomScoreAdjust`, `ioClass`, `ioPriority`, `noNewPrivileges`, `memoryMax`, `cpuMax`, `pidsMax`, `maxMemory`, `pidFile`, `envFile`, `inheritEnv`, `dependsOn`, `supervisor` or `significant`)"}},
         {in_cluster(R"("port": 80)"sv),
          {R"(pup.json:1:54: processes[0].cluster.port: `port` is not a key of a cluster; did you mean `commonPort` or `startPort`?)"}},
         {in_cluster(R"("instnces": 2)"sv),
@@ -512,6 +512,8 @@ const std::vector<bad_config> restart_cases{
      {R"(pup.json:1:63: processes[0].restartMaxDelayMs: 0 is not a time in whole milliseconds; use 1 to 31536000000)"}},
     {in_process(R"("restartPeriodMs": 0)"sv),
      {R"(pup.json:1:61: processes[0].restartPeriodMs: 0 is not a time in whole milliseconds; use 1 to 31536000000)"}},
+    {in_process(R"("startLimit": -1)"sv),
+     {R"(pup.json:1:56: processes[0].startLimit: -1 is not a number of starts; use 0 to 1000000)"}},
     {in_process(R"("restartLimit": -1)"sv),
      {R"(pup.json:1:58: processes[0].restartLimit: -1 is not a number of restarts; use 0 to 1000000)"}},
     {in_process(R"("restartLimit": 1000001)"sv),
@@ -1325,6 +1327,8 @@ TEST_CASE("numbers are accepted up to their bounds") {
   CHECK(loaded_process(R"("restartLimit": 0)").restart_limit == 0u);
   CHECK(loaded_process(R"("restartLimit": 1000000)").restart_limit
         == 1'000'000u);
+  CHECK(loaded_process(R"("startLimit": 0)").start_limit == 0u);
+  CHECK(loaded_process("").start_limit == std::nullopt);
   CHECK(loaded_process(R"("restartMaxDelayMs": 1)").restart_max_delay == 1ms);
   CHECK(loaded_process(R"("restartDelayMs": 0)").restart_delay == 0ms);
   CHECK(loaded_process(R"("restartPeriodMs": 31536000000)").restart_period

@@ -669,11 +669,40 @@ TEST_CASE_METHOD(awaited_world, "an awaited line is told once, and kept") {
 TEST_CASE_METHOD(awaited_world, "what is awaited may never come") {
   {
     const auto web = begin("^never$");
-    web.say("nevermore\n never\nnever");  // without its end it is no line yet
+    web.say("nevermore\n never\nneve");
     REQUIRE(
         eventually([&] { return said_by(options.folder, "web").size() >= 2; }));
     CHECK(matches == 0);
-    web.say("theless\n");
+    web.say("rtheless\n");
+    // Too long for a prompt, it has to have an end.
+    web.say("never" + std::string(8 * 1024, ' '));
+  }
+  sink.reset();
+  CHECK(matches == 0);
+}
+
+TEST_CASE_METHOD(awaited_world, "a line is told before it has an end") {
+  if (GENERATE(false, true))
+    options.folder.clear();  // there is no store
+  {
+    const auto web = begin("^psql> $");
+    web.say("loading\n\x1B[1mps");
+    web.say("ql\x1B[0m> ");
+    CHECK(matched());
+    web.say("\nnext\npsql> \n");
+  }
+  sink.reset();
+  CHECK(matches == 1);
+}
+
+TEST_CASE_METHOD(awaited_world, "the end of the output makes nobody ready") {
+  {
+    auto web = begin(" $");
+    web.say("x" + std::string(8 * 1024, ' '));  // told by nothing but its end
+    web.out.reset();
+    web.err.reset();
+    CHECK(
+        eventually([&] { return said_by(options.folder, "web").size() == 1; }));
   }
   sink.reset();
   CHECK(matches == 0);

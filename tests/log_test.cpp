@@ -159,12 +159,26 @@ TEST_CASE("lines are joined over records, segments and any pieces") {
                      "a stdout ",    "b stdout Bb",  "a stderr err"};
   for (const std::size_t piece : {1, 2, 3, 7, 24, 30, 1000})
     CHECK(lines_of(segments, piece) == wanted);
-  // A line that has begun keeps the time of its beginning.
-  std::uint64_t time = 0;
-  log_reader reader{[&](const log_line& x) { time = x.time_us; }};
+}
+
+TEST_CASE("lines come in the order of their times, however long they took") {
+  std::vector<std::uint64_t> times;
+  texts lines;
+  log_reader reader{[&](const log_line& x) {
+    times.push_back(x.time_us);
+    lines.push_back(shown(x));
+  }};
   reader.feed(record("a", log_stream::out, "x", 0, 5)
-              + record("a", log_stream::out, "y\n", 0, 9));
-  CHECK(time == 5);
+              + record("b", log_stream::out, "one\n", 0, 6)
+              + record("c", log_stream::out, "half", 0, 7)
+              + record("a", log_stream::out, "y\nprompt> ", 0, 8)
+              + record("c", log_stream::out, "new\n", record_flags::fresh, 9)
+              + record("b", log_stream::out, "two\n", 0, 10));
+  reader.finish();
+  CHECK(lines
+        == texts{"b stdout one", "a stdout xy", "c stdout half", "c stdout new",
+                 "b stdout two", "a stdout prompt> "});
+  CHECK(times == std::vector<std::uint64_t>{6, 8, 9, 9, 10, 10});
 }
 
 TEST_CASE("a new life does not continue the old one's line") {
@@ -1004,6 +1018,49 @@ TEST_CASE("a file is opened again after another program has taken it") {
   fs::resize_file(path, 0);  // copytruncate
   file.write("four\n", begin);
   CHECK(contents(path) == "four\n");
+}
+
+TEST_CASE("a file that another program has taken away is made again") {
+  const temporary_folder box;
+  const auto path = box.path() + "/logs/app.log";
+  log_file file{path, {0, 0}, nullptr};
+  file.write("one\n", begin);
+  SECTION("at once where it was removed") {
+    fs::remove(path);
+    CHECK(file.write("two\n", begin).error == 0);
+    CHECK(contents(path) == "two\n");
+  }
+  SECTION("with its folder") {
+    fs::remove_all(box.path() + "/logs");
+    CHECK(file.write("two\n", begin).error == 0);
+    CHECK(contents(path) == "two\n");
+  }
+  SECTION("after a while where it was moved: who did may make the new one") {
+    fs::rename(path, path + ".1");
+    file.write("two\n", begin);
+    file.write("three\n", begin + log_file::moved_pause - 1ms);
+    CHECK(contents(path + ".1") == "one\ntwo\nthree\n");
+    CHECK_FALSE(fs::exists(path));
+    file.write("four\n", begin + log_file::moved_pause);
+    CHECK(contents(path) == "four\n");
+    CHECK(contents(path + ".1") == "one\ntwo\nthree\n");
+  }
+  SECTION("and where another one has its name") {
+    fs::rename(path, path + ".1");
+    std::ofstream{path} << "of somebody\n";
+    file.write("two\n", begin);
+    file.write("three\n", begin + log_file::moved_pause);
+    CHECK(contents(path) == "of somebody\nthree\n");
+  }
+  SECTION("but not where it has come back") {
+    fs::rename(path, path + ".1");
+    file.write("two\n", begin);
+    fs::rename(path + ".1", path);
+    file.write("three\n", begin + log_file::moved_pause);
+    fs::rename(path, path + ".1");
+    file.write("four\n", begin + log_file::moved_pause);
+    CHECK(contents(path + ".1") == "one\ntwo\nthree\nfour\n");
+  }
 }
 
 TEST_CASE("a file that cannot be written says why, and is tried again") {

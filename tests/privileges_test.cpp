@@ -7,6 +7,7 @@
 #include "pup/runtime/cgroup.hpp"
 #include "pup/runtime/children.hpp"
 #include "pup/runtime/machine.hpp"
+#include "pup/runtime/memory_meter.hpp"
 #include "pup/runtime/memory_watch.hpp"
 #include "pup/runtime/pid_file.hpp"
 #include "pup/runtime/pidfd.hpp"
@@ -20,10 +21,16 @@
 #include <algorithm>
 #include <atomic>
 #include <fstream>
+#include <future>
+#include <memory>
+#include <mutex>
+#include <set>
 #include <sstream>
 #include <thread>
+#include <utility>
 
 #include <poll.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -670,7 +677,8 @@ TEST_CASE("the memory of a session is that of all in it") {
   const auto deadline = std::chrono::steady_clock::now() + patience;
   const auto is_more = [leader] {
     const auto alone = sample({leader}).front().rss_bytes;
-    return alone > 0 && sample_sessions().at(leader) > alone + alone / 4;
+    return alone > 0
+           && sample_sessions().at(leader).rss_bytes > alone + alone / 4;
   };
   auto found = is_more();
   while (!found && std::chrono::steady_clock::now() < deadline) {
@@ -690,12 +698,12 @@ TEST_CASE("who grows beyond its bound is told once") {
   const auto large_pid = std::get<child>(large).pid;
   std::vector<pid_t> told;
   memory_watch watch{loop,
-                     [&](pid_t pid, std::uint64_t used) {
+                     [&](pid_t pid, std::uint64_t used, const std::string&) {
                        CHECK(used > 1024);
                        told.push_back(pid);
                      },
-                     1ms};
-  watch.add(small_pid, std::uint64_t{1} << 40);
+                     {1ms}};
+  const auto figure = watch.add(small_pid, std::uint64_t{1} << 40);
   watch.add(large_pid, 1024);  // no program is that small
   const auto deadline = std::chrono::steady_clock::now() + patience;
   while (told.empty() && std::chrono::steady_clock::now() < deadline)
@@ -703,6 +711,7 @@ TEST_CASE("who grows beyond its bound is told once") {
   for (int i = 0; i < 5; ++i)
     loop.run_one_for(100ms);
   CHECK(told == std::vector<pid_t>{large_pid});
+  CHECK(figure->load() > 0);
   watch.remove(small_pid);
   // Nobody is left to look at: no timer.
   loop.restart();
@@ -712,4 +721,153 @@ TEST_CASE("who grows beyond its bound is told once") {
     ::kill(pid, SIGKILL);
     ::waitpid(pid, nullptr, 0);
   }
+}
+
+TEST_CASE("only several processes above their bound are measured exactly") {
+  boost::asio::io_context loop;
+  // A session of two processes each, but for the first.
+  const auto alone = std::get<child>(spawn(shell("exec sleep 1000"))).pid;
+  const auto pair = shell("sleep 1000 & wait");
+  const auto small = std::get<child>(spawn(pair)).pid;
+  const auto shares = std::get<child>(spawn(pair)).pid;
+  const auto refused = std::get<child>(spawn(pair)).pid;
+  std::vector<std::string> told;
+  std::set<pid_t> measured;
+  std::mutex mutex;
+  const auto asked = [&] {
+    const std::lock_guard guard{mutex};
+    return measured;
+  };
+  memory_watch::options how{1ms};
+  how.measure = [&](const std::vector<pid_t>& pids) -> memory_reading {
+    const auto leader = ::getsid(pids.front());
+    const std::lock_guard guard{mutex};
+    measured.insert(pids.size() == 2 ? leader : -1);
+    return leader == refused ? memory_reading{7, "forbidden"}
+                             : memory_reading{1023, {}};
+  };
+  {
+    memory_watch watch{
+        loop,
+        [&](pid_t pid, std::uint64_t used, const std::string& remark) {
+          CHECK(used > 1024);
+          told.push_back((pid == alone ? "alone " : "refused ") + remark);
+        },
+        how};
+    // The second one of each session is there.
+    const auto both_run = [&] {
+      const auto all = sample_sessions();
+      return all.at(small).pids.size() == 2 && all.at(shares).pids.size() == 2
+             && all.at(refused).pids.size() == 2;
+    };
+    const auto deadline = std::chrono::steady_clock::now() + patience;
+    const auto in_time = [&] {
+      return std::chrono::steady_clock::now() < deadline;
+    };
+    while (!both_run() && in_time())
+      std::this_thread::sleep_for(1ms);
+    watch.add(alone, 1024);
+    watch.add(small, std::uint64_t{1} << 40);
+    const auto figure = watch.add(shares, 1024);
+    watch.add(refused, 1024);
+    while ((told.size() < 2 || figure->load() == 0) && in_time())
+      loop.run_one_for(100ms);
+    CHECK(figure->load() == 1023);
+    std::sort(told.begin(), told.end());
+    CHECK(told
+          == std::vector<std::string>{
+              "alone ",
+              "refused shared pages counted for each process, forbidden"});
+    CHECK(asked() == std::set<pid_t>{shares, refused});
+  }
+  for (auto pid : {alone, small, shares, refused}) {
+    ::kill(-pid, SIGKILL);
+    ::waitpid(pid, nullptr, 0);
+  }
+}
+
+TEST_CASE("a process whose map is locked holds nobody up") {
+  boost::asio::io_context loop;
+  std::promise<void> release;
+  std::shared_future<void> released = release.get_future().share();
+  std::atomic<int> stuck = 0;
+  auto meter = std::make_unique<memory_meter>(
+      loop, 20ms, [&, released](const std::vector<pid_t>& pids) {
+        if (pids.front() < 0) {
+          ++stuck;
+          released.wait();
+          --stuck;
+        }
+        return memory_reading{5, {}};
+      });
+  std::vector<std::string> answers;
+  const auto measure = [&](pid_t pid) {
+    meter->measure({pid}, [&answers](const memory_reading& x) {
+      answers.push_back(x.obstacle.empty() ? std::to_string(x.bytes)
+                                           : x.obstacle);
+    });
+  };
+  const auto answered = [&](std::size_t count) {
+    const auto deadline = std::chrono::steady_clock::now() + patience;
+    while (answers.size() < count
+           && std::chrono::steady_clock::now() < deadline)
+      loop.run_one_for(100ms);
+    loop.restart();
+    return std::exchange(answers, {});
+  };
+  using strings = std::vector<std::string>;
+  const std::string locked = "its memory map is locked";
+  const std::string shortage = "the memory maps of other processes are locked";
+  measure(1);
+  measure(-1);
+  measure(2);
+  measure(-2);
+  measure(3);
+  CHECK(answered(5) == strings{"5", locked, "5", locked, shortage});
+  CHECK(stuck == 2);
+  release.set_value();
+  // Whoever comes back makes room for others.
+  strings last;
+  const auto deadline = std::chrono::steady_clock::now() + patience;
+  while (last != strings{"5"} && std::chrono::steady_clock::now() < deadline) {
+    measure(4);
+    last = answered(1);
+  }
+  CHECK(last == strings{"5"});
+  meter.reset();
+}
+
+TEST_CASE("shared pages count once, and refusals are told") {
+  const auto shared = std::size_t{32} << 20;
+  auto* memory =
+      static_cast<char*>(::mmap(nullptr, shared, PROT_READ | PROT_WRITE,
+                                MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  REQUIRE(memory != MAP_FAILED);
+  std::fill(memory, memory + shared, 'x');
+  std::vector<pid_t> pids;
+  for (int i = 0; i < 3; ++i) {
+    const auto pid = ::fork();
+    if (pid == 0) {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      for (;;)
+        ::pause();
+    }
+    pids.push_back(pid);
+  }
+  pids.push_back(::getpid());
+  std::uint64_t sum = 0;
+  for (const auto& x : sample(pids))
+    sum += x.rss_bytes;
+  const auto exact = proportional_memory(pids);
+  CHECK(exact.obstacle == "");
+  CHECK(exact.bytes > shared);
+  CHECK(exact.bytes + 2 * shared < sum);
+  pids.pop_back();
+  for (auto pid : pids) {
+    ::kill(pid, SIGKILL);
+    ::waitpid(pid, nullptr, 0);
+  }
+  ::munmap(memory, shared);
+  CHECK(proportional_memory(pids).bytes == 0);
+  CHECK(proportional_memory(pids).obstacle == "");
 }

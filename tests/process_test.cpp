@@ -4,6 +4,7 @@
 
 #define BOOST_ASIO_NO_DEPRECATED
 #include "pup/runtime/children.hpp"
+#include "pup/runtime/environment.hpp"
 #include "pup/runtime/listening.hpp"
 #include "pup/runtime/ports.hpp"
 #include "pup/runtime/process.hpp"
@@ -539,11 +540,22 @@ TEST_CASE("a failed start names its stage, object and error") {
         == os_fault{"exec", file("./text"), EACCES});
   write_program(file("garbage"), "garbage");
   CHECK(fault_of({file("garbage")})
-        == os_fault{"exec", file("garbage"), ENOEXEC});
+        == os_fault{"exec",
+                    file("garbage")
+                        + " (no program of this machine; a script begins with "
+                          "a line such as #!/bin/sh)",
+                    ENOEXEC});
   write_program(file("script"), "#! /no/interpreter -x\n");
   CHECK(fault_of({file("script")})
         == os_fault{"exec",
                     file("script") + " (its interpreter /no/interpreter)",
+                    ENOENT});
+  write_program(file("dos"), "#!/bin/sh\r\necho\r\n");
+  CHECK(fault_of({file("dos")})
+        == os_fault{"exec",
+                    file("dos")
+                        + " (its first line ends with a carriage return; save "
+                          "it with Unix line ends)",
                     ENOENT});
   CHECK(fault_of({"true"}, "/no/folder")
         == os_fault{"chdir", "/no/folder", ENOENT});
@@ -553,7 +565,29 @@ TEST_CASE("a failed start names its stage, object and error") {
   CHECK(fault_of({""}).call == "argv");
   CHECK(fault_of({"true", std::string("a\0b", 3)})
         == os_fault{"argv", "element 1 with a NUL inside", EINVAL});
-  CHECK(fault_of({"true", std::string(4u << 20, 'x')}).code == E2BIG);
+  const auto true_file = std::get<std::string>(resolve_program(
+      "true", base_environment.front().substr(sizeof("PATH=") - 1), ""));
+  CHECK(fault_of({"true", std::string(4u << 20, 'x')})
+        == os_fault{"exec",
+                    true_file
+                        + " (its argument 1 has 4194304 bytes; one has 131071 "
+                          "at most)",
+                    E2BIG});
+  auto large = base_environment;
+  large.push_back("LARGE=" + std::string(200'000, 'x'));
+  CHECK(std::get<os_fault>(spawn({{"true"}, large, "", -1, -1, -1}))
+        == os_fault{"exec",
+                    true_file
+                        + " (its variable LARGE has 200006 bytes; one has "
+                          "131071 at most)",
+                    E2BIG});
+  const auto many = fault_of(names(200, std::string(100'000, 'x')));
+  CHECK(many.code == ENOENT);  // looked for before anything else
+  auto all = names(200, std::string(100'000, 'x'));
+  all.front() = "true";
+  CHECK(fault_of(all).code == E2BIG);
+  CHECK(fault_of(all).object.find(" bytes together; a quarter of its stack")
+        != std::string::npos);
   auto nul = spawn({{"true"}, {std::string("A=\0", 3)}, "", -1, -1, -1});
   CHECK(std::get<os_fault>(nul)
         == os_fault{"environment", "A with a NUL inside", EINVAL});
@@ -693,6 +727,25 @@ TEST_CASE("an environment is put together from three sources") {
         == names{"PATH=/usr/local/bin:/usr/bin:/bin:/opt"});
   CHECK(build_environment({}, {{"PATH", ""}}, "/opt") == names{"PATH=/opt"});
   CHECK(build_environment({}, {}, "").empty());
+}
+
+TEST_CASE("a process inherits what it may, and pup's mark in any case") {
+  const names all{"PUP_OWNER=m", "PATH=/bin", "LC_ALL=C", "LC=1", "KEY=s", "x"};
+  CHECK(inherited_of(all, std::nullopt) == all);
+  CHECK(inherited_of(all, names{}) == names{"PUP_OWNER=m"});
+  CHECK(inherited_of(all, names{"LC_*", "PATH", "NONE"})
+        == names{"PUP_OWNER=m", "PATH=/bin", "LC_ALL=C"});
+}
+
+TEST_CASE("only what nobody has decided about is told as withheld") {
+  const names all{"PUP_OWNER=m", "PATH=/bin", "KEY=s", "B=1", "B=2", "HOME=/"};
+  process_spec x;
+  x.env["HOME"] = "/var/www";
+  CHECK(withheld_unasked(all, x).empty());
+  x.inherit_env.emplace();
+  CHECK(withheld_unasked(all, x).empty());
+  x.inherit_env = names{"PATH", "LANG", "LC_*", "TZ", "TERM"};
+  CHECK(withheld_unasked(all, x) == names{"B", "KEY"});
 }
 
 // --- lives -------------------------------------------------------------------
@@ -1110,6 +1163,25 @@ TEST_CASE("connections in TIME_WAIT do not make a port taken") {
     is_free = !find_port_holder(port) && !port_obstacle(port);
   }
   CHECK(is_free);
+}
+
+TEST_CASE("where a process and its descendants listen is told") {
+  const socket_on_loopback mine;
+  const socket_on_loopback other{true};
+  REQUIRE(mine.usable);
+  const auto has = [](pid_t pid, const std::string& place) {
+    const auto all = places_of(pid);
+    REQUIRE(all);
+    return std::count(all->begin(), all->end(), place) == 1;
+  };
+  CHECK(has(::getpid(), "127.0.0.1:" + std::to_string(mine.port)));
+  if (other.usable)
+    CHECK(has(::getpid(), "[::1]:" + std::to_string(other.port)));
+  auto started = spawn({{"sleep", "1000"}, base_environment, "", -1, -1, -1});
+  const auto pid = std::get<child>(started).pid;
+  CHECK(places_of(pid) == names{});
+  ::kill(pid, SIGKILL);
+  ::waitpid(pid, nullptr, 0);
 }
 
 TEST_CASE("a process is ready when it listens") {

@@ -51,7 +51,8 @@ struct world {
       add(std::string{"said"} + (x.ready ? " ready" : "")
           + (x.alive ? " alive" : "") + (x.stopping ? " stopping" : "")
           + (x.trouble ? " trouble" : "")
-          + (x.status.empty() ? "" : ": " + x.status));
+          + (x.status.empty() ? "" : ": " + x.status)
+          + (x.answer.empty() ? "" : " nothing, but " + x.answer));
     };
     return result;
   }
@@ -258,5 +259,9 @@ TEST_CASE("http: a good answer means ready, another one does not") {
                 + text + "), h).serve_forever()"},
            ready_condition::http, port, "/up");
   w.await("ready 127.0.0.1");
-  CHECK(w.story == texts{"launched", "ready 127.0.0.1"});
+  // What it answers instead is told once, as long as it stays the same.
+  CHECK(w.story
+        == texts{"launched",
+                 "said nothing, but /up: answered 503 Service Unavailable",
+                 "ready 127.0.0.1"});
 }

@@ -60,7 +60,7 @@ recollection recalled(const pup_spec& spec, const found& x,
 TEST_CASE("recall: what a unit keeps survives its spelling in the file") {
   auto x = scaled(4);
   x.listening = false;
-  x.records[0].restarting = {{time_point{5ns}, time_point{70s}}, 3};
+  x.records[0].restarting = {{time_point{5ns}, time_point{70s}}, 3, 2};
   x.records[1].blocked = true;
   x.records[3].blocked = true;
   x.resting = {{2, true, run_state::exhausted, "exited with code 1", true},
@@ -82,7 +82,7 @@ TEST_CASE("recall: what a unit keeps survives its spelling in the file") {
 
 TEST_CASE("recall: on another boot only what people decided holds") {
   auto x = scaled(4);
-  x.records[0].restarting = {{time_point{5ns}}, 3};
+  x.records[0].restarting = {{time_point{5ns}}, 3, 0};
   x.records[2].blocked = true;
   x.resting = {{1, true, run_state::exhausted, "exited with code 1", false},
                {2, false, run_state::stopped, "", false},

@@ -34,9 +34,11 @@ saved_state example() {
   web.desired = 3;
   web.last_life = 12;
   web.clock_seen = 1'777'852'800;
-  web.slots[1] = {2, 1, true, false, "", "", {-5, 1'000'000'007}};
-  web.slots[2] = {0, 0, false, true, "blocked", "two\nlines, 50 %", {}};
+  web.slots[1] = {2, 1, 0, true, false, "", "", {-5, 1'000'000'007}};
+  web.slots[2] = {0, 0, 0, false, true, "blocked", "two\nlines, 50 %", {}};
   web.slots[3] = {};
+  web.slots[3].failed_starts = 2;
+  x.told_environment = true;
   x.units["mailer"].listening = false;
   x.processes["web-1"] = {10, 5000, 99'123};
   x.processes["web-1!preStop.10.1"] = {10, 5001, 99'124};
@@ -209,6 +211,9 @@ TEST_CASE("state: a body with a good head, but not as pup writes it") {
   CHECK(with("clock 1777852800", "clock 0") == "is damaged");
   CHECK(with("clock 1777852800", "clock 1777852800 1") == "is damaged");
   CHECK(problem_of(with_head("clock 5\n")) == "is damaged");
+  CHECK(with("told environment", "told else") == "is damaged");
+  CHECK(with("unready 3 2", "unready 3 0") == "is damaged");
+  CHECK(with("unready 3 2", "unready 2 2") == "is damaged");
   CHECK(problem_of(with_head("slot 1 0 0 0 1 0 - %\n")) == "is damaged");
   CHECK(problem_of(with_head("")) == "is damaged");
 }

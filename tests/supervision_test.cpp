@@ -9,6 +9,7 @@
 #include <random>
 
 using namespace std::chrono_literals;
+using pup::life_stage;
 using pup::restart_type;
 using pup::strategy;
 using strings = std::vector<std::string>;
@@ -27,7 +28,7 @@ pup::supervision abc(strategy how, pup::intensity limit = no_limit) {
 
 pup::decision fail(pup::supervision& x, const std::string& id,
                    pup::time_point when = t0) {
-  return x.ended(id, false, false, when, 0.5);
+  return x.ended(id, false, life_stage::unready, when, 0.5);
 }
 
 pup::restart plan(const pup::decision& x) {
@@ -55,21 +56,24 @@ pup::supervision single(restart_type type) {
 
 SCENARIO("a permanent child is restarted after every end") {
   auto x = single(restart_type::permanent);
-  CHECK(plan(x.ended("a", true, false, t0, 0)).start == strings{"a"});
-  CHECK(plan(x.ended("a", false, false, t0, 0)).start == strings{"a"});
+  CHECK(plan(x.ended("a", true, life_stage::unready, t0, 0)).start
+        == strings{"a"});
+  CHECK(plan(x.ended("a", false, life_stage::unready, t0, 0)).start
+        == strings{"a"});
 }
 
 SCENARIO("a transient child is restarted after an abnormal end only") {
   auto x = single(restart_type::transient);
-  CHECK(left(x.ended("a", true, false, t0, 0)));
+  CHECK(left(x.ended("a", true, life_stage::unready, t0, 0)));
   CHECK(x.ids() == strings{"a"});
-  CHECK(plan(x.ended("a", false, false, t0, 0)).start == strings{"a"});
+  CHECK(plan(x.ended("a", false, life_stage::unready, t0, 0)).start
+        == strings{"a"});
 }
 
 SCENARIO("a temporary child is forgotten after every end") {
   const auto normal = GENERATE(true, false);
   auto x = single(restart_type::temporary);
-  const auto what = x.ended("a", normal, false, t0, 0);
+  const auto what = x.ended("a", normal, life_stage::unready, t0, 0);
   REQUIRE(left(what));
   CHECK(std::get<pup::leave>(what).forgotten);
   CHECK(x.ids().empty());
@@ -180,7 +184,7 @@ SCENARIO("an end without a restart does not count") {
   pup::supervision x{strategy::one_for_one, {0, 10s}};
   x.add("a", restart_type::transient);
   x.add("b", restart_type::temporary);
-  CHECK(left(x.ended("a", true, false, t0, 0)));
+  CHECK(left(x.ended("a", true, life_stage::unready, t0, 0)));
   CHECK(left(fail(x, "b")));
 }
 
@@ -198,8 +202,8 @@ SCENARIO("a successor recalls what counts against a child") {
   pup::supervision before{pup::strategy::one_for_one, {3, 10s}};
   before.add("a", pup::restart_type::permanent, rule);
   const pup::time_point start{1h};
-  before.ended("a", false, false, start, 0.5);
-  before.ended("a", false, false, start + 2s, 0.5);
+  before.ended("a", false, life_stage::unready, start, 0.5);
+  before.ended("a", false, life_stage::unready, start + 2s, 0.5);
   const auto record = before.record("a");
   CHECK(record.restarts == std::vector{start, start + 2s});
   CHECK(record.failures == 2);
@@ -208,13 +212,65 @@ SCENARIO("a successor recalls what counts against a child") {
   pup::supervision after{pup::strategy::one_for_one, {3, 10s}};
   after.add("a", pup::restart_type::permanent, rule);
   after.recall("a", record);
-  after.recall("b", {{start + 3s}, 9});
+  after.recall("b", {{start + 3s}, 9, 9});
   CHECK(after.record("a") == record);
-  const auto third = after.ended("a", false, false, start + 4s, 0.5);
+  const auto third =
+      after.ended("a", false, life_stage::unready, start + 4s, 0.5);
   REQUIRE(std::holds_alternative<pup::restart>(third));
   CHECK(std::get<pup::restart>(third).delay == 200ms);
   CHECK(std::holds_alternative<pup::give_up>(
-      after.ended("a", false, false, start + 5s, 0.5)));
+      after.ended("a", false, life_stage::unready, start + 5s, 0.5)));
+}
+
+SCENARIO("lives in a row that never were ready are counted by themselves") {
+  auto x = single(restart_type::permanent);
+  x.limit_starts("a", 2);
+  const auto end = [&](life_stage reached) {
+    return x.ended("a", false, reached, t0, 0.5);
+  };
+  GIVEN("as many as the limit") {
+    CHECK_FALSE(gave_up(end(life_stage::unready)));
+    CHECK_FALSE(gave_up(end(life_stage::unready)));
+    CHECK(x.record("a").failed_starts == 2);
+    THEN("one more is too many, and the other limit is not to blame") {
+      const auto what = end(life_stage::unready);
+      REQUIRE(gave_up(what));
+      CHECK(std::get<pup::give_up>(what).passed == pup::give_up::limit::starts);
+    }
+    THEN("one that was ready, however briefly, begins a new row") {
+      CHECK_FALSE(gave_up(end(life_stage::ready)));
+      CHECK_FALSE(gave_up(end(life_stage::unready)));
+      CHECK_FALSE(gave_up(end(life_stage::unready)));
+      CHECK(gave_up(end(life_stage::unready)));
+    }
+    THEN("a start on purpose begins a new row") {
+      x.forgive("a");
+      CHECK_FALSE(gave_up(end(life_stage::unready)));
+    }
+    THEN("a successor counts on") {
+      auto after = single(restart_type::permanent);
+      after.limit_starts("a", 2);
+      after.recall("a", x.record("a"));
+      CHECK(gave_up(after.ended("a", false, life_stage::unready, t0, 0.5)));
+    }
+  }
+}
+
+SCENARIO("a start limit of 0 allows no failed start, an absent one any") {
+  auto none = single(restart_type::permanent);
+  none.limit_starts("a", 0);
+  CHECK_FALSE(gave_up(none.ended("a", false, life_stage::stable, t0, 0)));
+  CHECK(gave_up(fail(none, "a")));
+  auto any = single(restart_type::permanent);
+  for (int i = 0; i < 100; ++i)
+    CHECK_FALSE(gave_up(fail(any, "a")));
+}
+
+SCENARIO("what is not restarted has failed no start") {
+  auto x = single(restart_type::transient);
+  x.limit_starts("a", 0);
+  CHECK(left(x.ended("a", true, life_stage::unready, t0, 0)));
+  CHECK(gave_up(fail(x, "a")));
 }
 
 SCENARIO("a refused restart does not use up the next period") {
@@ -401,8 +457,9 @@ private:
   void end() {
     const auto id = some_id();
     const auto normal = below(3) == 0;
-    const auto what =
-        tested_.ended(id, normal, below(2) == 0, now_, below(1000) / 1000.0);
+    const auto what = tested_.ended(
+        id, normal, below(2) == 0 ? life_stage::stable : life_stage::unready,
+        now_, below(1000) / 1000.0);
     if (!known(id)) {
       REQUIRE(left(what));
     } else if (const auto type = model_.children[model_.position(id)].second;

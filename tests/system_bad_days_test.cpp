@@ -162,7 +162,36 @@ SCENARIO("an instance that never gets ready is a failure with a reason") {
               "env": {"START_DELAY_MS": "600000"})")}));
   const auto started = box.pup({"start", "config.json"});
   CHECK(started.code == 1);
-  contains(started.err, "web-1: was not ready in time");
+  contains(started.err, "web-1: was not ready in time (listens on no port)");
+  CHECK(box.end() == "");
+}
+
+SCENARIO("who is not ready in time is told what was found instead") {
+  sandbox box;
+  const port_range ports{5};
+  const auto elsewhere = std::to_string(ports[4]);
+  // One listens somewhere else, the other answers with the wrong status.
+  box.write("config.json",
+            config({R"({"id": "lost", "cmd": [")" PUP_HTTP_SERVER
+                    R"("], "readyTimeoutMs": 3000, "restart": "never",
+                 "env": {"PORT": ")"
+                        + elsewhere + R"("}, "cluster": {"instances": 1,
+                 "startPort": )"
+                        + std::to_string(ports[0]) + "}}",
+                    R"({"id": "wrong", "cmd": [")" PUP_HTTP_SERVER
+                    R"("], "readyTimeoutMs": 3000, "restart": "never",
+                 "ready": {"type": "http", "path": "/none"},
+                 "cluster": {"instances": 1, "startPort": )"
+                        + std::to_string(ports[1]) + "}}"}));
+  const auto started = box.pup({"start", "config.json"});
+  CHECK(started.code == 1);
+  contains(started.err, "lost-1: was not ready in time (listens on ");
+  contains(started.err,
+           ':' + elsewhere + ", not on port " + std::to_string(ports[0]) + ')');
+  contains(started.err, "wrong-1: was not ready in time (/none: answered 404");
+  const auto log = box.pup({"logs"}).out;
+  INFO(log);
+  CHECK(log.find("is ready") == std::string::npos);
   CHECK(box.end() == "");
 }
 

@@ -178,6 +178,39 @@ time.sleep(1000)
   CHECK(contains(log, ", more than maxMemory 60M; is to be restarted"));
 }
 
+SCENARIO("memory that the processes of a life share counts once") {
+  // Together they share 100 MB, which the sum of all four counts four times.
+  // "thrifty" is above what its leader alone has; "greedy" is above its bound.
+  sandbox box;
+  const auto preforks = [](const std::string& id, const std::string& own) {
+    return R"({"id": ")" + id + R"(", "cmd": [")" + PUP_SHARING
+           + R"(", "100", ")" + own + R"(", "3"], "maxMemory": "300M",
+           "ready": {"type": "log", "pattern": "^shared$"}})";
+  };
+  box.write("pup.json",
+            config({preforks("thrifty", "20"), preforks("greedy", "80")}));
+  REQUIRE(box.pup({"start", "pup.json"}).code == 0);
+  const auto of = [&](const std::string& id) { return box.unit(id); };
+  const auto megabytes = [](const boost::json::object& x) {
+    return x.at("rssBytes").to_number<std::int64_t>() >> 20;
+  };
+  const auto pid = of("thrifty").at("pid").to_number<int>();
+  const auto other = of("greedy").at("pid").to_number<int>();
+  CHECK(wait_until(
+      [&] { return of("greedy").at("restarts").to_number<int>() > 0; }));
+  // What is shown is what has been measured: more than the leader has, less
+  // than the sum.
+  CHECK(wait_until([&] { return megabytes(of("thrifty")) >= 160; }));
+  CHECK(megabytes(of("thrifty")) < 300);
+  CHECK(of("thrifty").at("restarts").to_number<int>() == 0);
+  CHECK(of("thrifty").at("pid").to_number<int>() == pid);
+  CHECK(wait_until([&] { return !alive(other); }));
+  const auto log = box.pup({"logs"}).out;
+  INFO(log);
+  CHECK(contains(log, ", more than maxMemory 300M; is to be restarted"));
+  CHECK_FALSE(contains(log, " thrifty warn "));
+}
+
 SCENARIO("processes and their hooks run as the user they are to run as") {
   if (::geteuid() != 0) {
     WARN("not root: left out");
@@ -202,6 +235,55 @@ SCENARIO("processes and their hooks run as the user they are to run as") {
   REQUIRE(::stat(box.path("out/a").c_str(), &info) == 0);
   CHECK(info.st_uid == 65'534);
   CHECK((info.st_mode & 0777) == 0600);
+}
+
+SCENARIO("another user does not get root's variables, and that is said once") {
+  if (::geteuid() != 0) {
+    WARN("not root: left out");
+    return;
+  }
+  sandbox box;
+  ::chmod(box.path().c_str(), 0755);
+  box.write("out/x", "");
+  REQUIRE(::chown(box.path("out").c_str(), 65'534, 65'534) == 0);
+  box.env["LC_ALL"] = "C";
+  box.env["AGENT_SOCKET"] = "s3cr3t-m4rk3r";
+  box.write("pup.json", R"({"processes": [
+    {"id": "a", "cwd": "out", "cmd": "env > a; exec sleep 1000",
+     "user": "nobody", "hooks": {"preStart": "env > hook"},
+     "ready": {"type": "exec", "cmd": ["test", "-s", "a"]}},
+    {"id": "b", "cwd": "out", "cmd": "env > b; exec sleep 1000",
+     "user": "nobody", "inheritEnv": ["AGENT_*"],
+     "ready": {"type": "exec", "cmd": ["test", "-s", "b"]}},
+    {"id": "c", "cmd": "env > c; exec sleep 1000",
+     "ready": {"type": "exec", "cmd": ["test", "-s", "c"]}}]})");
+  REQUIRE(box.pup({"start", "pup.json"}).code == 0);
+  for (auto* file : {"out/a", "out/hook"}) {
+    INFO(file);
+    CHECK(contains(box.read(file), "LC_ALL=C\n"));
+    CHECK(contains(box.read(file), "USER=nobody\n"));
+    CHECK_FALSE(contains(box.read(file), "AGENT_SOCKET"));
+    CHECK_FALSE(contains(box.read(file), "PUP_RUNTIME_DIR"));
+  }
+  CHECK(contains(box.read("out/b"), "AGENT_SOCKET=s3cr3t-m4rk3r\n"));
+  CHECK_FALSE(contains(box.read("out/b"), "LC_ALL"));
+  CHECK(contains(box.read("c"), "AGENT_SOCKET=s3cr3t-m4rk3r\n"));
+
+  const auto times_told = [&] {
+    const auto log = box.pup({"logs"}).out;
+    INFO(log);
+    CHECK(contains(log, "runs as nobody and does not inherit AGENT_SOCKET, "));
+    CHECK_FALSE(contains(log, "s3cr3t-m4rk3r"));
+    std::size_t count = 0;
+    for (auto at = log.find("does not inherit"); at != std::string::npos;
+         at = log.find("does not inherit", at + 1))
+      ++count;
+    return count;
+  };
+  CHECK(times_told() == 1);
+  CHECK(box.pup({"terminate"}).code == 0);
+  REQUIRE(box.pup({"start", "pup.json"}).code == 0);
+  CHECK(times_told() == 1);
 }
 
 SCENARIO("who is not root is told before anything starts") {

@@ -1,5 +1,6 @@
 // What a supervisor remembers: after an end on purpose, after a crash, after a
 // power failure, and when the file or the disk is not what it should be.
+#include "pup/runtime/identity.hpp"
 #include "pup/runtime/state_file.hpp"
 
 #include "catch.hpp"
@@ -74,6 +75,15 @@ void power_failure(const sandbox& box) {
   for (const auto pid : box.running())
     ::kill(pid, SIGKILL);
   REQUIRE(wait_until([&] { return box.running().empty(); }));
+}
+
+/// Has the state file say that it was written during another boot.
+void written_on_another_day(const sandbox& box) {
+  const auto folder = box.path("state/pup");
+  auto found = pup::read_state(folder);
+  auto state = std::get<std::optional<pup::saved_state>>(found).value();
+  state.boot = "another day";
+  REQUIRE_FALSE(pup::write_state(folder, state));
 }
 
 std::vector<std::string> warnings(const sandbox& box) {
@@ -196,7 +206,7 @@ SCENARIO("when the guardian was killed the end was no purpose") {
 
 SCENARIO("a start after an end on purpose begins from the configuration") {
   const std::string how =
-      GENERATE(as<std::string>{}, "terminate", "SIGTERM", "SIGINT");
+      GENERATE(as<std::string>{}, "terminate", "SIGTERM", "SIGINT", "SIGQUIT");
   INFO(how);
   sandbox box;
   box.write("config.json", config({R"({"id": "many", "cmd": ["sleep", "1000"],
@@ -210,7 +220,9 @@ SCENARIO("a start after an end on purpose begins from the configuration") {
   if (how == "terminate")
     REQUIRE(box.pup({"terminate"}).code == 0);
   else
-    ::kill(pid, how == "SIGTERM" ? SIGTERM : SIGINT);
+    ::kill(pid, how == "SIGTERM"  ? SIGTERM
+                : how == "SIGINT" ? SIGINT
+                                  : SIGQUIT);
   REQUIRE(wait_for_end(pid));
   CHECK(wait_until([&] { return box.running().empty(); }));
   contains(box.read("state/pup/state"), "on-purpose 1");
@@ -299,11 +311,20 @@ SCENARIO("after a power failure what people decided holds, the rest is past") {
   REQUIRE(remembers(box, "finished"));
   power_failure(box);
 
-  box.env["PUP_BOOT_ID"] = "the next day";
+  written_on_another_day(box);
   CHECK(start(box).err == "");
   CHECK(box.unit("many").at("desired") == 3);
   CHECK(state_of(box, "sleeper") == "stopped");
   REQUIRE(wait_until([&] { return box.read("runs") == "run\nrun\n"; }));
+  CHECK(box.end() == "");
+}
+
+SCENARIO("no variable makes pup believe in another boot") {
+  sandbox box;
+  box.env["PUP_BOOT_ID"] = "played";
+  box.write("config.json", config({sleeper}));
+  start(box);
+  contains(box.read("state/pup/state"), "boot " + pup::boot_id() + '\n');
   CHECK(box.end() == "");
 }
 

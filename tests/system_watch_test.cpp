@@ -181,4 +181,15 @@ SCENARIO("pup why tells the chain of causes") {
   CHECK(unknown.code == 1);
   CHECK(contains(unknown.err, "'nobody'"));
   CHECK(box.pup({"why"}).code == 2);
+
+  // What it has written under another supervisor explains nothing here.
+  CHECK(box.pup({"terminate"}).code == 0);
+  box.write("config.json",
+            config({shell("app", "echo today; exec sleep 1000")}));
+  REQUIRE(box.pup({"start", "config.json"}).code == 0);
+  REQUIRE(wait_until([&] {
+    return contains(box.pup({"why", "app"}).out, "today");
+  }));
+  CHECK_FALSE(contains(box.pup({"why", "app"}).out, "hello"));
+  CHECK(contains(box.pup({"logs", "app"}).out, "hello"));
 }

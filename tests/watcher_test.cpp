@@ -246,6 +246,91 @@ TEST_CASE_METHOD(watched,
   }
 }
 
+// A volume as Kubernetes makes it: names lead through one link to the files of
+// a version, and that link is replaced.
+struct volume : watched {
+  fs::path data = folder / "volume";
+
+  volume() {
+    fs::create_directories(data);
+    make_version("..1", "old");
+    fs::create_directory_symlink("..1", data / "..data");
+    fs::create_symlink("..data/app.conf", data / "app.conf");
+    wish.base = data.string();
+  }
+
+  void make_version(const std::string& name, const std::string& text) {
+    fs::create_directories(data / name);
+    write(data / name / "app.conf", text);
+  }
+
+  void swap_to(const std::string& name) {
+    fs::create_directory_symlink(name, data / "..data_tmp");
+    fs::rename(data / "..data_tmp", data / "..data");
+  }
+};
+
+TEST_CASE_METHOD(volume, "a link in the middle of the path leads elsewhere") {
+  SECTION("of a watched file") {
+    wish.paths = {(data / "app.conf").string()};
+  }
+  SECTION("of a watched folder, in which the file is a link") {
+    wish.paths = {data.string()};
+  }
+  begin();
+  for (const std::string version : {"..2", "..3"}) {
+    INFO(version);
+    make_version(version, version);
+    swap_to(version);
+    CHECK(next() == "app.conf");
+  }
+  // The end of a former version is no change.
+  fs::remove_all(data / "..1");
+  fs::remove_all(data / "..2");
+  write(data / "..3" / "app.conf", "written in place");
+  if (wish.paths.front() != data.string())
+    CHECK(next() == "app.conf");
+  news.clear();
+  make_version("..4", "new");
+  swap_to("..4");
+  CHECK(next() == "app.conf");
+  CHECK(news.empty());
+}
+
+TEST_CASE_METHOD(watched, "releases behind a link are watched as they follow") {
+  for (const auto* name : {"1", "2"}) {
+    fs::create_directories(root / "releases" / name / "src");
+    write(root / "releases" / name / "src" / "a.ts");
+  }
+  const auto relink = [this](const std::string& to) {
+    fs::remove(root / "current.new");
+    fs::create_directory_symlink(to, root / "current.new");
+    fs::rename(root / "current.new", root / "current");
+  };
+  relink("releases/1");
+  wish.paths = {(root / "current" / "src").string()};
+  begin();
+  relink((root / "releases" / "2").string());
+  CHECK(next() == "current/src");
+  write(root / "releases" / "1" / "src" / "a.ts", "nobody looks");
+  write(root / "releases" / "2" / "src" / "a.ts", "new");
+  CHECK(next() == "current/src/a.ts");
+  SECTION("a link that leads nowhere for a while") {
+    relink("releases/3");
+    CHECK(next() == "current/src");
+    fs::create_directories(root / "releases" / "3" / "src");
+    CHECK(next() == "current/src");
+    write(root / "releases" / "3" / "src" / "b.ts");
+    CHECK(next() == "current/src/b.ts");
+  }
+  SECTION("links without end") {
+    relink("current");
+    CHECK(next() == "current/src");
+    relink("releases/1");
+    CHECK(next() == "current/src");
+  }
+}
+
 TEST_CASE_METHOD(watched, "endings, patterns and what is skipped") {
   SECTION("exts") {
     wish.rules.exts = {"ts", "tar.gz"};
