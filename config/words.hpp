@@ -14,8 +14,7 @@ inline bool is_digit(char c) {
   return c >= '0' && c <= '9';
 }
 
-/// `text` between two `mark`s, fit for one line of a terminal: control
-/// characters become \u00XX, and of a long text the first 40 bytes are shown.
+/// shown() between two `mark`s; of a long text the first 40 bytes.
 std::string quote(std::string_view text, char mark = '`');
 
 /// "`a`, `b` or `c`", each in `mark`s. `last` joins the last two.
