@@ -195,6 +195,8 @@ exit_code enable_service(const command& what) {
                           + " has a commonPort in mode proxy; leave it out",
                       exit_code::usage);
   }
+  if (const auto fault = unit_fault(x))
+    return complain("enable-service: " + *fault, exit_code::usage);
   if (what.dry_run) {
     const auto folder = "# " + shown(unit_folder(x.system)) + '/';
     print(folder + unit_name(x.name) + '\n' + unit_text(x));
@@ -215,6 +217,8 @@ exit_code enable_service(const command& what) {
 
 exit_code disable_service(const command& what) {
   const auto name = what.name.value_or("pup");
+  if (const auto fault = unit_name_fault(name))
+    return complain("disable-service: " + *fault, exit_code::usage);
   if (what.dry_run) {
     print("would stop, disable and remove " + shown(unit_folder(what.system))
           + '/' + unit_name(name) + '\n');
