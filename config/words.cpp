@@ -97,6 +97,14 @@ std::optional<std::string_view> nearest(
   return result;
 }
 
+std::optional<std::string_view> advisor::nearest(
+    std::string_view word, std::span<const std::string_view> candidates) {
+  if (comparisons_ > most_comparisons)
+    return std::nullopt;
+  comparisons_ += candidates.size();
+  return pup::nearest(word, candidates);
+}
+
 std::string member_path(const std::string& parent, std::string_view key) {
   if (key.empty() || !std::all_of(key.begin(), key.end(), is_plain))
     return parent + '[' + quote(key, '"') + ']';

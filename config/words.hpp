@@ -27,6 +27,19 @@ std::string enumerate(std::span<const std::string_view> words, char mark = '`',
 std::optional<std::string_view> nearest(
     std::string_view word, std::span<const std::string_view> candidates);
 
+/// nearest() for lists that may be long: it ceases to search (and finds
+/// nothing) once it has compared more than advice is worth.
+class advisor {
+public:
+  std::optional<std::string_view> nearest(
+      std::string_view word, std::span<const std::string_view> candidates);
+
+private:
+  static constexpr std::size_t most_comparisons = 50'000;  // some 0.1 s
+
+  std::size_t comparisons_ = 0;
+};
+
 /// Path of a member: `parent.key`, or `parent["a key"]` for a key that is no
 /// plain word.
 std::string member_path(const std::string& parent, std::string_view key);
