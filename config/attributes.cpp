@@ -8,6 +8,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstring>
+#include <unordered_set>
 
 namespace pup {
 
@@ -159,20 +160,25 @@ void attribute_reader::account(const fields& parts, process_spec& into) {
                       && (who.gid == own.gid || !group_spot);
   if (!complete || (is_own && own.uid != 0))
     return;
+  std::unordered_set<std::uint32_t> known{who.groups.begin(), who.groups.end()};
   for (auto gid : added)
-    if (!contains_all(who.groups, {gid}))
+    if (known.insert(gid).second)
       who.groups.push_back(gid);
   into.attributes.run_as = std::move(who);
 }
 
 void attribute_reader::supplementary(const spot& x,
                                      std::vector<std::uint32_t>& into) {
-  auto elements = in.array(x, "write an array of groups");
+  auto elements =
+      in.array(x, "write an array of groups", bounds::supplementary_groups);
   if (!elements)
     return;
+  // The machine is asked once about each.
+  std::unordered_set<std::string_view> asked;
   for (auto& element : *elements)
-    if (auto gid = group(element))
-      into.push_back(*gid);
+    if (asked.insert(element.value.raw()).second)
+      if (auto gid = group(element))
+        into.push_back(*gid);
 }
 
 // -- how much -----------------------------------------------------------------
@@ -347,7 +353,7 @@ void attribute_reader::env_files(const spot& x, process_spec& into) {
   constexpr auto example = "write \".env\" or [\".env\", \"-local.env\"]";
   std::vector<spot> files{x};
   if (x.value.kind() != json_kind::string) {
-    auto elements = in.array(x, example);
+    auto elements = in.array(x, example, bounds::env_files);
     if (!elements)
       return;
     files = *std::move(elements);

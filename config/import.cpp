@@ -2,6 +2,7 @@
 
 #include "pup/config/expand.hpp"
 #include "pup/config/import_draft.hpp"
+#include "pup/config/plain_text.hpp"
 #include "pup/config/spec.hpp"
 #include "pup/config/words.hpp"
 
@@ -111,11 +112,7 @@ void draft::choose_ports() {
 imported draft::finish(const std::string& file) && {
   choose_ids();
   choose_ports();
-  auto comment = file;
-  std::replace_if(
-      comment.begin(), comment.end(),
-      [](char c) { return static_cast<unsigned char>(c) < 0x20; }, '?');
-  std::string text = "// Made from " + comment + " (" + kind + ").\n{\n";
+  std::string text = "// Made from " + shown(file) + " (" + kind + ").\n{\n";
   if (!name.empty())
     text += "  \"name\": " + json_of(valid_id(name)) + ",\n";
   for (const auto& [key, value] : top)

@@ -1,26 +1,13 @@
 #include "pup/config/json_out.hpp"
 
+#include "pup/config/plain_text.hpp"
+
 namespace pup {
 
 std::string json_of(std::string_view text) {
-  constexpr char digits[] = "0123456789abcdef";
-  std::string result = "\"";
-  for (const auto c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\')
-      result.append("\\").append(1, c);
-    else if (c == '\n')
-      result += "\\n";
-    else if (c == '\t')
-      result += "\\t";
-    else if (byte < 0x20)
-      result.append("\\u00")
-          .append(1, digits[byte >> 4u])
-          .append(1, digits[byte & 0xFu]);
-    else
-      result += c;
-  }
-  return result += '"';
+  std::string result;
+  append_json_string(result, text, not_utf8::keep);
+  return result;
 }
 
 std::string json_of(const std::vector<std::string>& texts) {

@@ -1,5 +1,6 @@
 #include "pup/config/json_text.hpp"
 
+#include "pup/config/plain_text.hpp"
 #include "pup/config/spec.hpp"
 #include "pup/config/words.hpp"
 
@@ -37,39 +38,6 @@ std::string_view word_at(std::string_view text, std::size_t begin) {
   while (end < text.size() && is_word(text[end]))
     ++end;
   return text.substr(begin, end - begin);
-}
-
-// Size of the UTF-8 sequence at the start of `text`; 0: there is none. The
-// ranges are those of table 3-7 of the Unicode standard.
-std::size_t utf8_size(std::string_view text) {
-  auto byte = [text](std::size_t i) -> unsigned {
-    return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u;
-  };
-  auto within = [&byte](std::size_t i, unsigned least, unsigned most) {
-    return byte(i) >= least && byte(i) <= most;
-  };
-  auto tail = [&within](std::size_t first, std::size_t last) {
-    for (auto i = first; i <= last; ++i)
-      if (!within(i, 0x80, 0xBF))
-        return false;
-    return true;
-  };
-  auto lead = byte(0);
-  if (lead < 0x80)
-    return 1;
-  if (lead >= 0xC2 && lead <= 0xDF)
-    return tail(1, 1) ? 2 : 0;
-  if (lead >= 0xE0 && lead <= 0xEF) {
-    auto least = lead == 0xE0 ? 0xA0u : 0x80u;
-    auto most = lead == 0xED ? 0x9Fu : 0xBFu;
-    return within(1, least, most) && tail(2, 2) ? 3 : 0;
-  }
-  if (lead >= 0xF0 && lead <= 0xF4) {
-    auto least = lead == 0xF0 ? 0x90u : 0x80u;
-    auto most = lead == 0xF4 ? 0x8Fu : 0xBFu;
-    return within(1, least, most) && tail(2, 3) ? 4 : 0;
-  }
-  return 0;
 }
 
 std::optional<text_fault> find_bad_utf8(std::string_view text) {

@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
+#include <utility>
 
 namespace pup {
 
@@ -385,9 +386,12 @@ void loader::exit_codes(const spot& x, std::vector<int>& into) {
   if (!codes)
     return;
   into.clear();
+  // Each once: there are 256, and lists of them are searched.
+  std::array<bool, 256> known{};
   for (auto& code : *codes)
     if (auto number = in_.whole(code, 0, 255, "an exit code"))
-      into.push_back(static_cast<int>(*number));
+      if (!std::exchange(known[static_cast<std::size_t>(*number)], true))
+        into.push_back(static_cast<int>(*number));
 }
 
 void loader::stop_signal(const spot& x, process_spec& into) {

@@ -117,10 +117,10 @@ void reader::blame(const broken_rule& x) {
                       [this](auto& path) { return is_sound(path); }))
     return;
   for (std::string_view path = x.path;; path = parent_of(path)) {
-    auto known = places_.find(std::string{path});
-    if (known != places_.end()) {
-      auto shown = path.size() == x.path.size() ? known->second.shown : x.path;
-      blame(known->second.offset, shown, x.problem, x.remedy);
+    if (auto known = place_of(path)) {
+      auto renamed = path.size() == x.path.size() && !known->shown.empty();
+      blame(known->offset, renamed ? known->shown : x.path, x.problem,
+            x.remedy);
       return;
     }
     if (path.empty())
@@ -166,7 +166,24 @@ std::vector<diagnostic> reader::take() {
 // -- values -------------------------------------------------------------------
 
 void reader::remember(const spot& x) {
-  places_.emplace(x.path, place{x.value.offset(), x.path});
+  places_.emplace(x.path, place{x.value.offset()});
+}
+
+std::optional<reader::place> reader::place_of(std::string_view path) const {
+  const auto known = places_.find(std::string{path});
+  if (known != places_.end())
+    return known->second;
+  const auto parent = parent_of(path);
+  const auto array = elements_.find(std::string{parent});
+  if (array == elements_.end() || !path.ends_with(']'))
+    return std::nullopt;
+  const auto digits = path.substr(parent.size() + 1);
+  std::size_t index = 0;
+  const auto [stop, why] =
+      std::from_chars(digits.data(), digits.data() + digits.size() - 1, index);
+  if (why != std::errc{} || *stop != ']' || index >= array->second.size())
+    return std::nullopt;
+  return place{array->second[index]};
 }
 
 fields reader::members(const spot& x) {
@@ -241,16 +258,29 @@ std::optional<fields> reader::object(const spot& x, const std::string& remedy) {
 }
 
 std::optional<std::vector<spot>> reader::array(const spot& x,
-                                               const std::string& remedy) {
+                                               const std::string& remedy,
+                                               std::size_t most) {
   if (x.value.kind() != json_kind::array) {
     blame(x, describe(x.value) + " is not an array", remedy);
     return std::nullopt;
   }
+  const auto elements = x.value.elements();
+  if (elements.size() > most) {
+    blame(x,
+          "has " + std::to_string(elements.size()) + " entries, more than "
+              + std::to_string(most),
+          "remove some");
+    return std::nullopt;
+  }
   std::vector<spot> result;
-  for (auto& value : x.value.elements()) {
+  result.reserve(elements.size());
+  auto& offsets = elements_[x.path];
+  offsets.clear();
+  offsets.reserve(elements.size());
+  for (auto& value : elements) {
     result.push_back(
         {value, element_path(x.path, result.size()), value.offset()});
-    remember(result.back());
+    offsets.push_back(value.offset());
   }
   return result;
 }

@@ -99,8 +99,10 @@ public:
                                const std::string& remedy);
   /// The same with free keys.
   std::optional<fields> object(const spot& x, const std::string& remedy);
-  std::optional<std::vector<spot>> array(const spot& x,
-                                         const std::string& remedy);
+  /// One of more than `most` elements is a fault.
+  std::optional<std::vector<spot>> array(
+      const spot& x, const std::string& remedy,
+      std::size_t most = bounds::config_bytes);
   std::optional<std::string> text(const spot& x);
   std::optional<bool> boolean(const spot& x);
   /// `what` as in "a port"; `or_else` is appended to the remedy.
@@ -136,11 +138,12 @@ private:
   };
 
   struct place {
-    std::size_t offset;
-    std::string shown;
+    std::size_t offset = 0;
+    std::string shown{};  // the path that faults name; empty: its own
   };
 
   void remember(const spot& x);
+  std::optional<place> place_of(std::string_view path) const;
   fields members(const spot& x);
   void blame_unknown(const spot& x, std::string_view key, const key_set& keys);
 
@@ -150,6 +153,9 @@ private:
   bool overflow_ = false;
   std::unordered_set<std::string> spoiled_;
   std::unordered_map<std::string, place> places_;
+  // Where the elements of each array stand, by its path: a place for each of a
+  // million would take longer than all else.
+  std::unordered_map<std::string, std::vector<std::size_t>> elements_;
 };
 
 /// What a value is, for "... is not a port": a short value as written, "an

@@ -90,34 +90,37 @@ public:
   void walk(const std::function<void(std::size_t)>& left,
             const std::function<void(std::span<const std::size_t>,
                                      std::size_t)>& circle) const {
-    std::vector<mark> marks(spec_.processes.size(), mark::fresh);
+    std::vector<mark> marks(spec_.processes.size());
     for (std::size_t i = 0; i < marks.size(); ++i)
       walk_from(i, marks, left, circle);
   }
 
   void walk_from(const std::string& id,
                  const std::function<void(std::size_t)>& left) const {
-    std::vector<mark> marks(spec_.processes.size(), mark::fresh);
+    std::vector<mark> marks(spec_.processes.size());
     if (const auto i = find(id))
       walk_from(*i, marks, left, {});
   }
 
 private:
-  enum class mark : std::uint8_t { fresh, on_trail, done };
+  struct mark {
+    enum { fresh, on_trail, done } what = fresh;
+    std::size_t place = 0;  // on the trail
+  };
 
   void walk_from(std::size_t start, std::vector<mark>& marks,
                  const std::function<void(std::size_t)>& left,
                  const std::function<void(std::span<const std::size_t>,
                                           std::size_t)>& circle) const {
-    if (marks[start] != mark::fresh)
+    if (marks[start].what != mark::fresh)
       return;
     std::vector<std::size_t> trail{start};
     std::vector<std::size_t> next{0};
-    marks[start] = mark::on_trail;
+    marks[start].what = mark::on_trail;
     while (!trail.empty()) {
       const auto& ways = spec_.processes[trail.back()].depends_on;
       if (next.back() == ways.size()) {
-        marks[trail.back()] = mark::done;
+        marks[trail.back()].what = mark::done;
         if (left)
           left(trail.back());
         trail.pop_back();
@@ -126,14 +129,14 @@ private:
       }
       const auto way = next.back()++;
       const auto to = find(ways[way].id);
-      if (!to || marks[*to] == mark::done)
+      if (!to || marks[*to].what == mark::done)
         continue;
-      if (marks[*to] == mark::fresh) {
-        marks[*to] = mark::on_trail;
+      if (marks[*to].what == mark::fresh) {
+        marks[*to] = {mark::on_trail, trail.size()};
         trail.push_back(*to);
         next.push_back(0);
       } else if (circle) {
-        circle({std::find(trail.begin(), trail.end(), *to), trail.end()}, way);
+        circle(std::span{trail}.subspan(marks[*to].place), way);
       }
     }
   }
@@ -171,6 +174,7 @@ bool can_finish(const process_spec& x) {
 
 void dependency_rules(const pup_spec& spec, std::vector<broken_rule>& into) {
   const dependency_walk graph{spec};
+  advisor advice;
   std::vector<std::string_view> ids;
   for (const auto& x : spec.processes)
     if (!x.id.empty())
@@ -182,54 +186,53 @@ void dependency_rules(const pup_spec& spec, std::vector<broken_rule>& into) {
         continue;
       const auto to = graph.find(ways[j].id);
       if (!to) {
-        const auto near = nearest(ways[j].id, ids);
-        into.push_back({dependency_path(i, j),
-                        quote(ways[j].id) + " is not the id of a process",
-                        near ? "did you mean " + quote(*near) + '?'
-                             : "use the id of an entry of `processes`",
-                        {}});
+        const auto near = advice.nearest(ways[j].id, ids);
+        take_down(into, {dependency_path(i, j),
+                         quote(ways[j].id) + " is not the id of a process",
+                         near ? "did you mean " + quote(*near) + '?'
+                              : "use the id of an entry of `processes`",
+                         {}});
       } else if (ways[j].wanted == dependency::condition::finished
                  && !can_finish(spec.processes[*to])) {
-        into.push_back(
-            {dependency_path(i, j),
-             quote(ways[j].id) + " never finishes, as it is always restarted",
-             "give it \"restart\": \"error\" or \"never\"",
-             {process_path(*to) + ".restart",
-              process_path(*to) + ".noRestartExitCodes",
-              process_path(*to) + ".successExitCodes"}});
+        take_down(into, {dependency_path(i, j),
+                         quote(ways[j].id)
+                             + " never finishes, as it is always restarted",
+                         "give it \"restart\": \"error\" or \"never\"",
+                         {process_path(*to) + ".restart",
+                          process_path(*to) + ".noRestartExitCodes",
+                          process_path(*to) + ".successExitCodes"}});
       }
     }
   }
   graph.walk({}, [&](std::span<const std::size_t> circle, std::size_t way) {
-    into.push_back({dependency_path(circle.back(), way),
-                    circle_text(spec, circle),
-                    "remove one of these dependencies",
-                    {}});
+    take_down(into, {dependency_path(circle.back(), way),
+                     circle_text(spec, circle),
+                     "remove one of these dependencies",
+                     {}});
   });
 }
 
+// `names` are those of the groups.
 void membership_rules(const pup_spec& spec, std::size_t index,
+                      std::span<const std::string_view> names, advisor& advice,
                       std::vector<broken_rule>& into) {
   const auto& x = spec.processes[index];
   const auto path = process_path(index);
   const auto group = spec.groups.find(x.in_group);
   if (!x.in_group.empty() && group == spec.groups.end()) {
-    std::vector<std::string_view> names;
-    for (const auto& [name, entry] : spec.groups)
-      names.push_back(name);
-    const auto near = nearest(x.in_group, names);
-    into.push_back(
-        {path + ".supervisor",
-         quote(x.in_group) + " is not the name of a group",
-         near ? "did you mean " + quote(*near) + '?' : "add it to `groups`",
-         {"groups"}});
+    const auto near = advice.nearest(x.in_group, names);
+    take_down(into, {path + ".supervisor",
+                     quote(x.in_group) + " is not the name of a group",
+                     near ? "did you mean " + quote(*near) + '?'
+                          : "add it to `groups`",
+                     {"groups"}});
   }
   if (!x.significant)
     return;
   const auto blame = [&](std::string problem, std::string remedy,
                          std::vector<std::string> basis) {
-    into.push_back({path + ".significant", std::move(problem),
-                    std::move(remedy), std::move(basis)});
+    take_down(into, {path + ".significant", std::move(problem),
+                     std::move(remedy), std::move(basis)});
   };
   if (x.in_group.empty())
     blame("has no effect outside a group", "add `supervisor`",
@@ -246,11 +249,15 @@ void membership_rules(const pup_spec& spec, std::size_t index,
 }
 
 void group_rules(const pup_spec& spec, std::vector<broken_rule>& into) {
+  advisor advice;
+  std::vector<std::string_view> names;
+  for (const auto& [name, group] : spec.groups)
+    names.push_back(name);
   std::unordered_set<std::string_view> used;
   std::unordered_set<std::string_view> may_end;
   for (std::size_t i = 0; i < spec.processes.size(); ++i) {
     const auto& x = spec.processes[i];
-    membership_rules(spec, i, into);
+    membership_rules(spec, i, names, advice, into);
     used.insert(x.in_group);
     if (x.significant)
       may_end.insert(x.in_group);
@@ -258,16 +265,16 @@ void group_rules(const pup_spec& spec, std::vector<broken_rule>& into) {
   for (const auto& [name, group] : spec.groups) {
     const auto path = member_path("groups", name);
     if (used.count(name) == 0)
-      into.push_back({path,
-                      "has no members",
-                      "name it as `supervisor` of a process, or remove it",
-                      {"processes"}});
+      take_down(into, {path,
+                       "has no members",
+                       "name it as `supervisor` of a process, or remove it",
+                       {"processes"}});
     else if (group.auto_shutdown != group_spec::shutdown::never
              && may_end.count(name) == 0)
-      into.push_back({path + ".autoShutdown",
-                      "has no effect without a significant member",
-                      "add \"significant\": true to one of its processes",
-                      {"processes"}});
+      take_down(into, {path + ".autoShutdown",
+                       "has no effect without a significant member",
+                       "add \"significant\": true to one of its processes",
+                       {"processes"}});
   }
 }
 
@@ -286,7 +293,8 @@ void read_top_relations(reader& in, const fields& parts, pup_spec& into) {
 
 void read_relations(reader& in, const fields& parts, process_spec& into) {
   if (const auto x = parts.find("dependsOn"))
-    if (const auto elements = in.array(*x, "write an array of ids"))
+    if (const auto elements =
+            in.array(*x, "write an array of ids", bounds::processes))
       for (const auto& element : *elements)
         into.depends_on.push_back(read_dependency(in, element));
   if (const auto x = parts.find("supervisor")) {

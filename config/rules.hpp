@@ -28,6 +28,13 @@ inline constexpr std::uint32_t connections = 1'000'000;
 /// Highest unhealthyAfter and healthyAfter; 1,000 checks are a quarter of an
 /// hour at the usual interval.
 inline constexpr std::uint32_t checks = 1'000;
+/// Most patterns or endings in one list of a watcher: each process that has no
+/// watcher of its own takes over those of the top level.
+inline constexpr std::size_t patterns = 1024;
+/// Most supplementary groups: NGROUPS_MAX of the kernel, setgroups(2).
+inline constexpr std::size_t supplementary_groups = 65'536;
+/// Most files of variables of one process.
+inline constexpr std::size_t env_files = 256;
 }  // namespace bounds
 
 /// A rule that a spec breaks.
@@ -40,6 +47,16 @@ struct broken_rule {
   std::vector<std::string> basis;
 };
 
+/// Most broken rules that are taken down: far above most_diagnostics, as some
+/// are held back in favour of others.
+inline constexpr std::size_t most_broken_rules = 10'000;
+
+/// Adds it, up to the bound.
+inline void take_down(std::vector<broken_rule>& into, broken_rule x) {
+  if (into.size() < most_broken_rules)
+    into.push_back(std::move(x));
+}
+
 /// Takes down the rules that a walk over a spec, or part of one, finds broken.
 class rule_judge {
 protected:
@@ -47,8 +64,8 @@ protected:
 
   void blame(std::string path, std::string problem, std::string remedy,
              std::vector<std::string> basis = {}) {
-    result_.push_back({std::move(path), std::move(problem), std::move(remedy),
-                       std::move(basis)});
+    take_down(result_, {std::move(path), std::move(problem), std::move(remedy),
+                        std::move(basis)});
   }
 
   std::vector<broken_rule>& result_;

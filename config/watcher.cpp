@@ -14,7 +14,8 @@ void read_texts(reader& in, const fields& parts, std::string_view key,
   auto x = parts.find(key);
   if (!x)
     return;
-  auto elements = in.array(*x, "write an array such as [" + example + ']');
+  auto elements = in.array(*x, "write an array such as [" + example + ']',
+                           bounds::patterns);
   if (!elements)
     return;
   into.clear();

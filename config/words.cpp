@@ -1,5 +1,7 @@
 #include "pup/config/words.hpp"
 
+#include "pup/config/plain_text.hpp"
+
 #include <algorithm>
 #include <vector>
 
@@ -52,7 +54,6 @@ std::size_t distance(std::string_view a, std::string_view b) {
 }  // namespace
 
 std::string quote(std::string_view text, char mark) {
-  constexpr char digits[] = "0123456789abcdef";
   auto end = text.size();
   if (end > most_shown_bytes) {
     end = most_shown_bytes;
@@ -60,20 +61,8 @@ std::string quote(std::string_view text, char mark) {
     while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0u) == 0x80u)
       --end;
   }
-  std::string result(1, mark);
-  for (auto c : text.substr(0, end)) {
-    auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7F) {
-      result += "\\u00";
-      result += digits[byte >> 4u];
-      result += digits[byte & 0xFu];
-    } else {
-      result += c;
-    }
-  }
-  if (end < text.size())
-    result += "...";
-  return result += mark;
+  return mark + shown(text.substr(0, end)) + (end < text.size() ? "..." : "")
+         + mark;
 }
 
 std::string enumerate(std::span<const std::string_view> words, char mark,
@@ -106,6 +95,14 @@ std::optional<std::string_view> nearest(
     }
   }
   return result;
+}
+
+std::optional<std::string_view> advisor::nearest(
+    std::string_view word, std::span<const std::string_view> candidates) {
+  if (comparisons_ > most_comparisons)
+    return std::nullopt;
+  comparisons_ += candidates.size();
+  return pup::nearest(word, candidates);
 }
 
 std::string member_path(const std::string& parent, std::string_view key) {

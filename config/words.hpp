@@ -14,8 +14,7 @@ inline bool is_digit(char c) {
   return c >= '0' && c <= '9';
 }
 
-/// `text` between two `mark`s, fit for one line of a terminal: control
-/// characters become \u00XX, and of a long text the first 40 bytes are shown.
+/// shown() between two `mark`s; of a long text the first 40 bytes.
 std::string quote(std::string_view text, char mark = '`');
 
 /// "`a`, `b` or `c`", each in `mark`s. `last` joins the last two.
@@ -27,6 +26,19 @@ std::string enumerate(std::span<const std::string_view> words, char mark = '`',
 /// enough.
 std::optional<std::string_view> nearest(
     std::string_view word, std::span<const std::string_view> candidates);
+
+/// nearest() for lists that may be long: it ceases to search (and finds
+/// nothing) once it has compared more than advice is worth.
+class advisor {
+public:
+  std::optional<std::string_view> nearest(
+      std::string_view word, std::span<const std::string_view> candidates);
+
+private:
+  static constexpr std::size_t most_comparisons = 50'000;  // some 0.1 s
+
+  std::size_t comparisons_ = 0;
+};
 
 /// Path of a member: `parent.key`, or `parent["a key"]` for a key that is no
 /// plain word.

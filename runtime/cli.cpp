@@ -1,5 +1,6 @@
 #include "pup/runtime/cli.hpp"
 
+#include "pup/config/plain_text.hpp"
 #include "pup/runtime/log_text.hpp"
 #include "pup/runtime/manual.hpp"
 
@@ -546,7 +547,7 @@ std::string connections(std::uint64_t active,
 
 row instance_row(const instance_status& x, const std::string& indent) {
   const auto lives = x.pid != 0;
-  return {indent + x.id,
+  return {indent + shown(x.id),
           to_string(x.state),
           lives ? std::to_string(x.pid) : "-",
           x.port != 0 ? std::to_string(x.port) : "-",
@@ -557,11 +558,11 @@ row instance_row(const instance_status& x, const std::string& indent) {
           connections(x.connections_active, x.connections_total),
           x.reason.empty() && x.log_lost_bytes > 0
               ? in_units(x.log_lost_bytes) + " of its output lost"
-              : x.reason};
+              : shown(x.reason)};
 }
 
 row cluster_row(const unit_status& x) {
-  row result{x.id,
+  row result{shown(x.id),
              to_string(x.state) + ' ' + std::to_string(x.ready) + '/'
                  + std::to_string(x.desired),
              "-",
@@ -571,7 +572,7 @@ row cluster_row(const unit_status& x) {
              "-",
              "-",
              "-",
-             x.reason};
+             shown(x.reason)};
   if (x.balancer) {
     result[3] = std::to_string(x.balancer->port);
     result[8] = connections(x.balancer->connections_active,
@@ -674,6 +675,10 @@ json::object cluster_object(const unit_status& x) {
   return result;
 }
 
+std::string line_of(const outcome& x) {
+  return shown(x.id) + ": " + shown(x.text) + '\n';
+}
+
 json::object process_object(const unit_status& x) {
   json::object result;
   if (x.instances.empty())
@@ -707,8 +712,8 @@ std::string render_progress(const supervisor_status& status,
         case run_state::draining:
         case run_state::stopping:
           if (++count <= most_named)
-            named +=
-                (named.empty() ? ": " : ", ") + x.id + ' ' + to_string(x.state);
+            named += (named.empty() ? ": " : ", ") + shown(x.id) + ' '
+                     + to_string(x.state);
           break;
         default:
           break;
@@ -729,7 +734,7 @@ std::string render(const supervisor_status& status, const text_style& style) {
   }
   auto text = lay_out(rows, style);
   for (const auto& x : status.warnings)
-    text += "warning: " + x + '\n';
+    text += "warning: " + shown(x) + '\n';
   return text;
 }
 
@@ -753,18 +758,18 @@ std::string render_json(const supervisor_status& status) {
     processes.push_back(std::move(object));
   }
   result["processes"] = std::move(processes);
-  return json::serialize(result) + '\n';
+  return shown_json(json::serialize(result)) + '\n';
 }
 
 std::string render(const scale_report& report) {
-  auto text = report.id + ": "
+  auto text = shown(report.id) + ": "
               + (report.from == report.to ? std::to_string(report.to)
                                           : std::to_string(report.from) + " -> "
                                                 + std::to_string(report.to))
               + (report.to == 1 ? " instance\n" : " instances\n");
   for (const auto& x : report.outcomes)
     if (x.ok)
-      text += "  " + x.id + ": " + x.text + '\n';
+      text += "  " + line_of(x);
   return text;
 }
 
@@ -773,7 +778,7 @@ std::string render(const apply_report& report) {
     return "nothing to change\n";
   std::string text;
   for (const auto& x : report.plan)
-    text += x + '\n';
+    text += shown(x) + '\n';
   return text + render(pup::report{report.outcomes});
 }
 
@@ -781,7 +786,7 @@ std::string render(const report& report) {
   std::string text;
   for (const auto& x : report.outcomes)
     if (x.ok)
-      text += x.id + ": " + x.text + '\n';
+      text += line_of(x);
   return text;
 }
 
@@ -789,7 +794,7 @@ std::string render_failures(const std::vector<outcome>& outcomes) {
   std::string text;
   for (const auto& x : outcomes)
     if (!x.ok)
-      text += x.id + ": " + x.text + '\n';
+      text += line_of(x);
   return text;
 }
 

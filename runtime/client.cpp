@@ -1,9 +1,11 @@
 #include "pup/runtime/client.hpp"
 
+#include "pup/config/plain_text.hpp"
 #include "pup/runtime/guarded.hpp"
 #include "pup/runtime/ipc.hpp"
 #include "pup/runtime/logs.hpp"
 #include "pup/runtime/machine.hpp"
+#include "pup/runtime/output.hpp"
 #include "pup/runtime/pidfd.hpp"
 #include "pup/runtime/place.hpp"
 #include "pup/runtime/process.hpp"
@@ -45,16 +47,6 @@ constexpr milliseconds work_timeout{180'000};
 
 /// Last line of a background supervisor that has come up, followed by its name.
 constexpr std::string_view up_marker = "pup is up: ";
-
-exit_code complain(const std::string& line,
-                   exit_code code = exit_code::failed) {
-  std::fprintf(stderr, "%s\n", line.c_str());
-  return code;
-}
-
-void print(const std::string& text) {
-  std::fputs(text.c_str(), stdout);
-}
 
 text_style style_of_stdout() {
   const auto* no_colour = std::getenv("NO_COLOR");
@@ -282,7 +274,7 @@ std::optional<exit_code> status_as_reader(const command& what) {
       continue;
     if (!answer->ok)
       return complain(answer->text);
-    print(answer->text);
+    print(what.json ? shown_json(answer->text) : shown_lines(answer->text));
     return exit_code::done;
   }
   return std::nullopt;
@@ -291,7 +283,7 @@ std::optional<exit_code> status_as_reader(const command& what) {
 exit_code finish(const report& answer) {
   print(render(answer));
   const auto failures = render_failures(answer.outcomes);
-  std::fputs(failures.c_str(), stderr);
+  complain_lines(failures);
   return failures.empty() ? exit_code::done : exit_code::failed;
 }
 
@@ -352,7 +344,7 @@ exit_code scale_cluster(const command& what, const control_actor& control,
     return complain(with.text_of_order_error(answer.error()));
   print(render(*answer));
   const auto failures = render_failures(answer->outcomes);
-  std::fputs(failures.c_str(), stderr);
+  complain_lines(failures);
   return failures.empty() ? exit_code::done : exit_code::failed;
 }
 
@@ -450,7 +442,7 @@ exit_code apply_config(const command& what) {
     return exit_code::usage;
   print(render(*answer));
   const auto failures = render_failures(answer->outcomes);
-  std::fputs(failures.c_str(), stderr);
+  complain_lines(failures);
   return failures.empty() ? exit_code::done : exit_code::failed;
 }
 
@@ -500,7 +492,7 @@ exit_code upgrade_supervisor(const command& what) {
                                what.timeout.value_or(work_timeout));
   if (!outcome.done)
     return complain(outcome.text);
-  print(outcome.text + '\n');
+  print(shown(outcome.text) + '\n');
   return exit_code::done;
 }
 
@@ -565,7 +557,7 @@ exit_code start(const command& what) {
   if (const auto* code = std::get_if<exit_code>(&begun))
     return *code;
   const auto& started = std::get<background>(begun);
-  std::fputs(started.said.c_str(), stderr);
+  complain_lines(started.said);
   if (started.name.empty())
     return started.exit_status == 2 ? exit_code::usage : exit_code::failed;
   if (!what.wait)
@@ -585,7 +577,7 @@ exit_code start(const command& what) {
   if (now)
     print(render(*now, style_of_stdout()));
   const auto failures = render_failures(answer->outcomes);
-  std::fputs(failures.c_str(), stderr);
+  complain_lines(failures);
   return failures.empty() ? exit_code::done : exit_code::failed;
 }
 

@@ -10,8 +10,10 @@ namespace pup {
 
 namespace {
 
+// Letters of ids alone: bash expands what it offers, and who answers is not
+// always a supervisor of one's own.
 constexpr std::string_view list_ids =
-    R"--(pup status --json 2>/dev/null | grep -o '"id":"[^"]*"' | cut -d'"' -f4)--";
+    R"--(pup status --json 2>/dev/null | grep -o '"id":"[A-Za-z0-9@._-]*"' | cut -d'"' -f4)--";
 
 constexpr std::string_view strategies =
     "round-robin source-ip-hash least-connections least-time random";

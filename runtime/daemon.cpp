@@ -7,6 +7,7 @@
 #include "pup/runtime/ipc.hpp"
 #include "pup/runtime/local.hpp"
 #include "pup/runtime/machine.hpp"
+#include "pup/runtime/output.hpp"
 #include "pup/runtime/place.hpp"
 #include "pup/runtime/service_manager.hpp"
 #include "pup/runtime/status_door.hpp"
@@ -44,12 +45,6 @@ constexpr const char* up_marker = "pup is up: ";
 constexpr const char* lock_name = "lock";
 constexpr const char* config_name = "config";
 constexpr const char* config_file_name = "config-file";
-
-exit_code complain(const std::string& line,
-                   exit_code code = exit_code::failed) {
-  std::fprintf(stderr, "%s\n", line.c_str());
-  return code;
-}
 
 /// What is meant for us becomes readable instead of ending the process. Blocked
 /// before the first thread, so that all inherit it; children get an empty mask.
@@ -475,11 +470,8 @@ exit_code run_supervisor(const command& what) {
         exit_code::usage);
   auto signals = take_signals();
   if (const auto* faults =
-          std::get_if<std::vector<diagnostic>>(&wanted->content)) {
-    for (const auto& x : *faults)
-      complain(to_string(x));
-    return exit_code::usage;
-  }
+          std::get_if<std::vector<diagnostic>>(&wanted->content))
+    return complain(*faults);
   auto& spec = std::get<pup_spec>(wanted->content);
   if (what.name)
     spec.name = *what.name;

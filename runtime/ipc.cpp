@@ -209,7 +209,7 @@ private:
       length = length << 8 | *byte;
     payload_next_ = length > 0;
     introduces_ = static_cast<type>(header[0]) == type::client_handshake;
-    if (length > ipc_frame_bytes)
+    if (length > (strangers_ ? ipc_stranger_bytes : ipc_frame_bytes))
       return false;
     switch (static_cast<type>(header[0])) {
       case type::heartbeat:
@@ -228,7 +228,9 @@ private:
   }
 
   std::string path_;
-  std::shared_ptr<stranger_list> strangers_;  // it stands there; else null
+  // It stands there: of an accepted peer that has not introduced itself. Else
+  // null.
+  std::shared_ptr<stranger_list> strangers_;
   bool payload_next_ = false;
   bool introduces_ = false;
 };

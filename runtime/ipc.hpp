@@ -38,6 +38,10 @@ std::string ipc_protocol();
 /// Largest message in bytes. A status of 4096 processes needs about 2 MiB.
 inline constexpr std::uint32_t ipc_frame_bytes = 16u << 20;
 
+/// Largest message of a peer that has not introduced itself. The handshake of a
+/// client has some 100 bytes.
+inline constexpr std::uint32_t ipc_stranger_bytes = 4u << 10;
+
 /// Most peers connected to one publication at once. A further one takes the
 /// place of the oldest that has not introduced itself, or is closed.
 /// Far above the commands a person or script runs together, far below the

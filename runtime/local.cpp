@@ -2,14 +2,15 @@
 
 #include "pup/config/edit.hpp"
 #include "pup/config/import.hpp"
+#include "pup/config/plain_text.hpp"
 #include "pup/runtime/listening.hpp"
 #include "pup/runtime/machine.hpp"
 #include "pup/runtime/manual.hpp"
+#include "pup/runtime/output.hpp"
 #include "pup/runtime/service.hpp"
 #include "pup/runtime/text_file.hpp"
 
 #include <cerrno>
-#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 
@@ -18,22 +19,6 @@
 namespace pup {
 
 namespace {
-
-exit_code complain(const std::string& line,
-                   exit_code code = exit_code::failed) {
-  std::fprintf(stderr, "%s\n", line.c_str());
-  return code;
-}
-
-void print(const std::string& text) {
-  std::fputs(text.c_str(), stdout);
-}
-
-exit_code complain(const std::vector<diagnostic>& faults) {
-  for (const auto& x : faults)
-    complain(to_string(x));
-  return exit_code::usage;
-}
 
 /// The result of load() for a text that is, or will be, `file`.
 load_result judge(const std::string& text, const std::string& file) {
@@ -73,7 +58,8 @@ exit_code init(const command& what) {
                               + ": exists already; pup append adds a process "
                                 "to it"
                         : to_string(*fault));
-  print(file + ": written; start it with pup start " + file + '\n');
+  print(shown(file) + ": written; start it with pup start " + shown(file)
+        + '\n');
   return exit_code::done;
 }
 
@@ -96,7 +82,7 @@ exit_code edit(const std::string& file, const Change& change,
     return complain(*faults);
   if (const auto fault = replace_text(file, text, {{}, caller_of_root()}))
     return complain(to_string(*fault));
-  print(file + ": " + done + '\n');
+  print(shown(file) + ": " + done + '\n');
   return exit_code::done;
 }
 
@@ -145,8 +131,7 @@ exit_code import(const command& what) {
   const auto judged =
       judge(result.text, what.output.empty() ? "pup.json" : what.output);
   if (const auto* faults = std::get_if<std::vector<diagnostic>>(&judged))
-    for (const auto& x : *faults)
-      complain(to_string(x));
+    complain(*faults);
   return exit_code::done;
 }
 
@@ -154,7 +139,7 @@ exit_code validate(const command& what) {
   const auto loaded = load_file(what.config);
   if (const auto* faults = std::get_if<std::vector<diagnostic>>(&loaded))
     return complain(*faults);
-  print(what.config + ": ok\n");
+  print(shown(what.config) + ": ok\n");
   return exit_code::done;
 }
 
@@ -211,8 +196,10 @@ exit_code enable_service(const command& what) {
                           + " has a commonPort in mode proxy; leave it out",
                       exit_code::usage);
   }
+  if (const auto fault = unit_fault(x))
+    return complain("enable-service: " + *fault, exit_code::usage);
   if (what.dry_run) {
-    const auto folder = "# " + unit_folder(x.system) + '/';
+    const auto folder = "# " + shown(unit_folder(x.system)) + '/';
     print(folder + unit_name(x.name) + '\n' + unit_text(x));
     if (what.socket)
       print('\n' + folder + socket_unit_name(x.name) + '\n'
@@ -231,9 +218,11 @@ exit_code enable_service(const command& what) {
 
 exit_code disable_service(const command& what) {
   const auto name = what.name.value_or("pup");
+  if (const auto fault = unit_name_fault(name))
+    return complain("disable-service: " + *fault, exit_code::usage);
   if (what.dry_run) {
-    print("would stop, disable and remove " + unit_folder(what.system) + '/'
-          + unit_name(name) + '\n');
+    print("would stop, disable and remove " + shown(unit_folder(what.system))
+          + '/' + unit_name(name) + '\n');
     return exit_code::done;
   }
   if (const auto failed = remove_service(name, what.system))

@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 namespace pup {
 
@@ -15,6 +16,7 @@ log_console::log_console(int fd) {
   if (::fstat(fd, &info) != 0)
     return;
   socket_ = S_ISSOCK(info.st_mode);
+  terminal_ = ::isatty(fd) == 1;
   // A description of our own, where the kernel gives one, may be non-blocking
   // without making the shell's terminal so. A file never blocks, and a second
   // description would write at another offset.

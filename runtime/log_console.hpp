@@ -38,6 +38,9 @@ public:
   [[nodiscard]] int fd() const noexcept {
     return file_.get();
   }
+  [[nodiscard]] bool is_terminal() const noexcept {
+    return terminal_;
+  }
   [[nodiscard]] std::uint64_t dropped_lines() const noexcept {
     return dropped_;
   }
@@ -47,6 +50,7 @@ private:
 
   unique_fd file_;
   bool socket_ = false;
+  bool terminal_ = false;
   std::string waiting_;
   std::uint64_t dropped_ = 0;
   std::uint64_t unsaid_ = 0;

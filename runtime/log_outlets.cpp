@@ -59,8 +59,7 @@ std::string_view log_outlets::rendered(const std::string& id, log_stream stream,
                                        std::string_view lines, time_point now,
                                        const line_style& style) {
   if (!style.json && !style.decorate)
-    return without_escapes(
-        lines, style.colour ? escapes::keep_colours : escapes::strip, scratch_);
+    return without_escapes(lines, style.text, scratch_);
   const auto us = std::chrono::duration_cast<std::chrono::microseconds>(
       now.time_since_epoch());
   const auto head = line_head(
@@ -95,6 +94,10 @@ void log_outlets::write(const choice& to, const std::string& id,
     return;
   style.decorate = rules_.decorate;
   style.colour = rules_.colors;
+  if (rules_.colors)
+    style.text = escapes::keep_colours;
+  else if (screen.to->is_terminal())
+    style.text = escapes::strip_controls;
   screen.to->write(rendered(id, stream, lines, now, style));
   watch(screen);
 }

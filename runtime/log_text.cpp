@@ -1,5 +1,7 @@
 #include "pup/runtime/log_text.hpp"
 
+#include "pup/config/plain_text.hpp"
+
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -15,10 +17,7 @@ using std::chrono::minutes;
 constexpr char escape = '\033';
 constexpr std::string_view colour_end = "\033[0m";
 
-bool is_control(char c) {
-  const auto byte = static_cast<unsigned char>(c);
-  return (byte < 0x20 && c != '\t' && c != '\n') || byte == 0x7F;
-}
+constexpr std::string_view replacement_character = "\xEF\xBF\xBD";
 
 // Bytes of the sequence that begins with the escape at the front; none reaches
 // over a newline.
@@ -54,64 +53,6 @@ bool is_colour(std::string_view sequence) {
          && sequence.find_first_not_of("0123456789;:", 2)
                 == sequence.size() - 1;
 }
-
-// -- JSON ---------------------------------------------------------------------
-
-// Bytes of the UTF-8 sequence at the front; 0: it is none (RFC 3629).
-std::size_t utf8_length(std::string_view text) {
-  const auto byte = [&](std::size_t i) {
-    return i < text.size() ? static_cast<unsigned char>(text[i]) : 0U;
-  };
-  const auto follows = [&](std::size_t i) { return (byte(i) & 0xC0) == 0x80; };
-  const auto b = byte(0);
-  if (b < 0x80)
-    return 1;
-  if (b >= 0xC2 && b <= 0xDF)
-    return follows(1) ? 2 : 0;
-  if (b >= 0xE0 && b <= 0xEF) {
-    const bool overlong = b == 0xE0 && byte(1) < 0xA0;
-    const bool surrogate = b == 0xED && byte(1) > 0x9F;
-    return follows(1) && follows(2) && !overlong && !surrogate ? 3 : 0;
-  }
-  if (b >= 0xF0 && b <= 0xF4) {
-    const bool overlong = b == 0xF0 && byte(1) < 0x90;
-    const bool beyond = b == 0xF4 && byte(1) > 0x8F;
-    return follows(1) && follows(2) && follows(3) && !overlong && !beyond ? 4
-                                                                          : 0;
-  }
-  return 0;
-}
-
-}  // namespace
-
-void append_json_string(std::string& to, std::string_view text) {
-  to += '"';
-  while (!text.empty()) {
-    const char c = text.front();
-    const auto length = utf8_length(text);
-    if (length == 0) {
-      to += "\xEF\xBF\xBD";
-    } else if (length > 1) {
-      to.append(text.substr(0, length));
-    } else if (c == '"' || c == '\\') {
-      to += '\\';
-      to += c;
-    } else if (c == '\t') {
-      to += "\\t";
-    } else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) {
-      std::array<char, 8> code{};
-      std::snprintf(code.data(), code.size(), "\\u%04x",
-                    static_cast<unsigned>(c));
-      to += code.data();
-    } else {
-      to += c;
-    }
-    text.remove_prefix(std::max<std::size_t>(length, 1));
-  }
-  to += '"';
-}
-
-namespace {
 
 // -- times --------------------------------------------------------------------
 
@@ -278,27 +219,50 @@ bool is_among(std::string_view word, std::string_view list) {
 
 }  // namespace
 
+namespace {
+
+// Of an escape sequence at the front of `text`, what stays goes to `to`.
+// Returns how long it is.
+std::size_t take_sequence(std::string& to, std::string_view text, escapes how) {
+  const auto length = sequence_length(text);
+  if (how == escapes::keep_colours && is_colour(text.substr(0, length)))
+    to.append(text.substr(0, length));
+  return length;
+}
+
+// The same for any other character.
+std::size_t take_character(std::string& to, std::string_view text) {
+  const auto piece = first_piece(text);
+  const auto raw = text.substr(0, piece.size);
+  if (piece.what == text_piece::kind::drawn || raw == "\n" || raw == "\t")
+    to.append(raw);
+  else if (piece.what == text_piece::kind::invalid)
+    to.append(replacement_character);
+  return piece.size;
+}
+
+// Bytes at the front that nothing has to be done about.
+std::size_t harmless_size(std::string_view text, escapes how) {
+  return how == escapes::strip ? std::min(text.find(escape), text.size())
+                               : printable_size(text);
+}
+
+}  // namespace
+
 std::string_view without_escapes(std::string_view text, escapes how,
                                  std::string& scratch) {
-  const bool all_controls = how == escapes::keep_colours;
-  const auto is_wrong = [&](char c) {
-    return c == escape || (all_controls && is_control(c));
-  };
-  auto next = std::find_if(text.begin(), text.end(), is_wrong);
-  if (next == text.end())
+  if (how == escapes::keep || harmless_size(text, how) == text.size())
     return text;
   scratch.clear();
   while (!text.empty()) {
-    const auto good = static_cast<std::size_t>(
-        std::find_if(text.begin(), text.end(), is_wrong) - text.begin());
+    const auto good = harmless_size(text, how);
     scratch.append(text.substr(0, good));
     text.remove_prefix(good);
     if (text.empty())
       break;
-    const auto length = text.front() == escape ? sequence_length(text) : 1;
-    if (how == escapes::keep_colours && is_colour(text.substr(0, length)))
-      scratch.append(text.substr(0, length));
-    text.remove_prefix(length);
+    text.remove_prefix(text.front() == escape
+                           ? take_sequence(scratch, text, how)
+                           : take_character(scratch, text));
   }
   return scratch;
 }
@@ -351,8 +315,7 @@ std::string line_head(const log_line& x, const line_style& style) {
   if (style.colour)
     to.append(severity_colour(x));
   // An id in a store may be anybody's bytes.
-  for (const char c : x.id)
-    to += is_control(c) || c == '\n' ? '?' : c;
+  to += shown(x.id);
   if (style.colour)
     to += colour_end;
   to.append(" ").append(stream_name(x.stream)).append(" ");
@@ -364,10 +327,9 @@ std::string line_head(const log_line& x, const line_style& style) {
 void append_line(std::string& to, std::string_view head, std::string_view text,
                  const line_style& style) {
   std::string scratch;
-  if (text.ends_with('\r'))
+  if (style.text != escapes::keep && text.ends_with('\r'))
     text.remove_suffix(1);
-  text = without_escapes(
-      text, style.colour ? escapes::keep_colours : escapes::strip, scratch);
+  text = without_escapes(text, style.text, scratch);
   to.append(head);
   if (style.json) {
     append_json_string(to, text);

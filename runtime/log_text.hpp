@@ -14,16 +14,19 @@
 
 namespace pup {
 
-/// What becomes of escape sequences (ECMA-48: CSI, OSC, two-byte ones).
+/// What becomes of escape sequences (ECMA-48: CSI, OSC, two-byte ones) and of
+/// other characters that a terminal acts upon.
 enum class escapes : std::uint8_t {
-  strip,         ///< none stays
-  keep_colours,  ///< SGR stays, which cannot harm a terminal
+  keep,            ///< all stays: for programs, in JSON
+  strip,           ///< no sequence stays, all else does: for files
+  strip_controls,  ///< for people: only what a terminal draws stays
+  keep_colours,    ///< the same with SGR, which cannot harm a terminal
 };
 
-/// `text` without escape sequences, and without other control characters but
-/// tab and newline when `keep_colours` (a terminal is going to read it). A
-/// sequence ends with its line at the latest. The result is `text` itself when
-/// there is nothing to remove, else a view of `scratch`.
+/// `text` without escape sequences, and, where people are to read it, without
+/// the controls of plain_text.hpp but tab and newline; bytes that are not UTF-8
+/// become U+FFFD there. A sequence ends with its line at the latest. The result
+/// is `text` itself when there is nothing to remove, else a view of `scratch`.
 std::string_view without_escapes(std::string_view text, escapes how,
                                  std::string& scratch);
 
@@ -33,7 +36,8 @@ std::string time_text(std::uint64_t time_us, std::chrono::minutes offset);
 
 /// How lines are printed.
 struct line_style {
-  bool colour = false;  ///< for a terminal
+  bool colour = false;  ///< of what stands in front
+  escapes text = escapes::strip;
   bool json = false;
   bool decorate = true;  ///< time, id and stream in front
   std::chrono::minutes offset{0};
@@ -45,14 +49,11 @@ struct line_style {
 ///   2026-11-24T03:13:14.123Z web-1 pup warn exited with code 1
 ///   {"time":"2026-11-24T03:13:14.123Z","id":"web-1","stream":"stdout",
 ///    "severity":"info","text":"hello"}          (in one line)
-/// A carriage return at the end of the line goes. In JSON, bytes that are not
-/// UTF-8 become U+FFFD.
+/// A carriage return at the end of the line goes, unless escapes::keep. In
+/// JSON, bytes that are not UTF-8 become U+FFFD.
 std::string line_head(const log_line& x, const line_style& style);
 void append_line(std::string& to, std::string_view head, std::string_view text,
                  const line_style& style);
-
-/// `text` as a JSON string; bytes that are not UTF-8 become U+FFFD.
-void append_json_string(std::string& to, std::string_view text);
 
 /// A point in time as people write it:
 ///   2026-11-24, 2026-11-24T03:13, "2026-11-24 03:13:14.5", …Z, …+01:00

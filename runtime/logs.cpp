@@ -2,18 +2,15 @@
 
 #include "pup/runtime/log_query.hpp"
 #include "pup/runtime/machine.hpp"
+#include "pup/runtime/output.hpp"
 #include "pup/runtime/place.hpp"
 
 #include <algorithm>
-#include <array>
-#include <cerrno>
-#include <cstdio>
 #include <cstdlib>
 #include <ctime>
 #include <deque>
 #include <filesystem>
 
-#include <poll.h>
 #include <unistd.h>
 
 namespace pup {
@@ -24,12 +21,6 @@ namespace fs = std::filesystem;
 using std::chrono::minutes;
 
 constexpr std::size_t output_bytes = 64 * 1024;
-
-exit_code complain(const std::string& line,
-                   exit_code code = exit_code::failed) {
-  std::fprintf(stderr, "%s\n", line.c_str());
-  return code;
-}
 
 std::uint64_t now_us() {
   return static_cast<std::uint64_t>(
@@ -90,9 +81,7 @@ std::variant<std::string, exit_code> meant_by(const command& what,
     const auto loaded = load_file(*what.of_config);
     if (const auto* spec = std::get_if<pup_spec>(&loaded))
       return spec->name;
-    for (const auto& x : std::get<std::vector<diagnostic>>(loaded))
-      complain(to_string(x));
-    return exit_code::usage;
+    return complain(std::get<std::vector<diagnostic>>(loaded));
   }
   const auto names = stored_names(parent);
   if (names.size() == 1)
@@ -116,9 +105,12 @@ public:
     style_.json = what.json;
     style_.colour = !what.json && ::isatty(STDOUT_FILENO) == 1
                     && (no_colour == nullptr || *no_colour == '\0');
+    style_.text = what.json       ? escapes::keep
+                  : style_.colour ? escapes::keep_colours
+                                  : escapes::strip_controls;
   }
 
-  /// False: nobody reads it any more.
+  /// False: no more is wanted.
   bool line(const log_line& x) {
     append_line(text_, head_of(x), x.text, style_);
     return text_.size() < output_bytes || flush();
@@ -135,17 +127,9 @@ public:
   }
 
   bool flush() {
-    std::string_view rest = text_;
-    while (!rest.empty()) {
-      const auto n = ::write(STDOUT_FILENO, rest.data(), rest.size());
-      if (n < 0 && errno == EINTR)
-        continue;
-      if (n < 0)
-        return false;
-      rest.remove_prefix(static_cast<std::size_t>(n));
-    }
+    const auto wanted = print(text_);
     text_.clear();
-    return true;
+    return wanted;
   }
 
 private:
@@ -200,8 +184,7 @@ exit_code show_stored(const command& what, const std::string& folder) {
       read_lines(folder, filter_of(what), last,
                  [&](const log_line& x) { return out.line(x); });
   if (!out.flush())
-    return complain("pup: standard output: "
-                    + std::generic_category().message(errno));
+    return exit_code::done;
   if (report.damaged_bytes > 0)
     complain("pup: " + folder + ": skipped "
              + std::to_string(report.damaged_bytes) + " bytes that are no log");
@@ -230,20 +213,12 @@ exit_code show_live(const command& what, const std::string& folder) {
   for (const auto& x : before)
     out.add(x);
   before.clear();
-  std::array<pollfd, 2> events{pollfd{follower.fd(), POLLIN, 0},
-                               pollfd{STDOUT_FILENO, 0, 0}};
-  for (;;) {
-    if (!out.flush())
-      return exit_code::done;
-    if (::poll(events.data(), events.size(), -1) < 0 && errno != EINTR)
-      return complain("pup: poll: " + std::generic_category().message(errno));
-    if ((events[1].revents & (POLLERR | POLLHUP | POLLNVAL)) != 0)
-      return exit_code::done;
+  while (out.flush() && wait_for_input(follower.fd()))
     follower.read_new([&](const log_line& x) {
       if (filter.wants(x))
         out.line(x);
     });
-  }
+  return exit_code::done;
 }
 
 }  // namespace
@@ -272,10 +247,8 @@ std::vector<output_line> last_output(const std::string& supervisor,
       [&](const log_line& x) {
         if (x.id == id
             && (x.stream == log_stream::out || x.stream == log_stream::err)) {
-          std::string scratch;
-          result.push_back(
-              {x.time_us, std::string{stream_name(x.stream)},
-               std::string{without_escapes(x.text, escapes::strip, scratch)}});
+          result.push_back({x.time_us, std::string{stream_name(x.stream)},
+                            std::string{x.text}});
         }
         return true;
       });

@@ -3,6 +3,7 @@
 #include "pup/runtime/guarded.hpp"
 #include "pup/runtime/local.hpp"
 #include "pup/runtime/logs.hpp"
+#include "pup/runtime/output.hpp"
 
 #include <cstdio>
 #include <cstdlib>
@@ -27,7 +28,7 @@ pup::exit_code carry_out(const pup::command& what) {
     case pup::command_kind::monitor:
       return pup::show_logs(what);
     default:
-      leave(pup::run_client(what));
+      leave(pup::after_output(pup::run_client(what)));
   }
 }
 
@@ -45,19 +46,18 @@ int main(int argc, char** argv) {
     const auto parsed =
         pup::parse({argv + (argc > 0 ? 1 : 0), argv + argc}, is_file);
     if (const auto* error = std::get_if<pup::usage_error>(&parsed)) {
-      std::fprintf(stderr, "%s\n", error->text.c_str());
-      return static_cast<int>(pup::exit_code::usage);
+      return static_cast<int>(
+          pup::complain(error->text, pup::exit_code::usage));
     }
     const auto& what = std::get<pup::command>(parsed);
+    pup::prepare_output(what.kind != pup::command_kind::run);
     if (what.kind == pup::command_kind::run)
       if (const auto why = pup::enter_guardian(argv); !why.empty())
-        std::fprintf(stderr,
-                     "pup: without a guardian, so its processes end when it "
-                     "is killed: %s\n",
-                     why.c_str());
-    return static_cast<int>(carry_out(what));
+        pup::complain(
+            "pup: without a guardian, so its processes end when it is killed: "
+            + why);
+    return static_cast<int>(pup::after_output(carry_out(what)));
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "pup: %s\n", error.what());
-    return static_cast<int>(pup::exit_code::failed);
+    return static_cast<int>(pup::complain(std::string{"pup: "} + error.what()));
   }
 }

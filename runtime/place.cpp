@@ -54,6 +54,8 @@ std::optional<std::string> absolute_of(const environment& env,
   return value;
 }
 
+}  // namespace
+
 bool usable_name(const std::string& name) {
   constexpr std::string_view allowed =
       "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -63,6 +65,8 @@ bool usable_name(const std::string& name) {
          && name != ".."
          && name.find_first_not_of(allowed) == std::string::npos;
 }
+
+namespace {
 
 place_error failed(const std::string& object, const char* what, int error) {
   return {place_errc::system,

@@ -38,6 +38,10 @@ namespace pup {
 /// sizeof(sockaddr_un::sun_path) is 108 on Linux, unix(7).
 inline constexpr std::size_t socket_path_bytes = 107;
 
+/// Whether a supervisor may have this name: 1 to 64 of A-Za-z0-9@._-, not . or
+/// .., so that it names a folder.
+bool usable_name(const std::string& name);
+
 /// What decides where files are.
 struct environment {
   /// Value of an environment variable; empty values count as unset.

@@ -1,9 +1,12 @@
 #include "pup/runtime/service.hpp"
 
+#include "pup/config/plain_text.hpp"
+#include "pup/runtime/place.hpp"
 #include "pup/runtime/process.hpp"
 #include "pup/runtime/text_file.hpp"
 #include "pup/runtime/trusted_path.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <filesystem>
@@ -20,21 +23,24 @@ std::string variable(const char* name) {
   return value != nullptr ? value : "";
 }
 
+/// Where a word stands.
+enum class word_of { program, argument, variable };
+
 // For one word of a setting: % is a specifier, quotes and backslashes quote,
-// and on ExecStart= a $ begins a variable.
-std::string quoted(const std::string& text, bool of_command) {
+// and in an argument of ExecStart= a $ begins a variable.
+std::string quoted(const std::string& text, word_of place) {
   std::string result = "\"";
   for (const auto c : text) {
     if (c == '"' || c == '\\')
       result += '\\';
-    if (c == '%' || (of_command && c == '$'))
+    if (c == '%' || (c == '$' && place == word_of::argument))
       result += c;
     result += c;
   }
   return result + '"';
 }
 
-// WorkingDirectory= takes the rest of the line as it is, but for specifiers.
+// Other settings take the rest of the line as it is, but for specifiers.
 std::string unquoted(const std::string& text) {
   std::string result;
   for (const auto c : text)
@@ -73,7 +79,89 @@ std::optional<std::string> systemctl(bool system,
 }  // namespace
 
 std::string unit_name(const std::string& supervisor) {
-  return (supervisor == "pup" ? "pup" : "pup-" + supervisor) + ".service";
+  auto name = supervisor == "pup" ? supervisor : "pup-" + supervisor;
+  // What ends with its only @ is a template, which cannot be started.
+  if (name.find('@') == name.size() - 1)
+    name.replace(name.size() - 1, 1, "\\x40");
+  return name + ".service";
+}
+
+namespace {
+
+// A line of a unit has no means to spell these outside of quotes.
+bool has_control(std::string_view text) {
+  return std::any_of(text.begin(), text.end(), [](char c) {
+    return static_cast<unsigned char>(c) < 0x20 || c == 0x7F;
+  });
+}
+
+bool is_utf8(std::string_view text) {
+  for (std::size_t size = 0; !text.empty(); text.remove_prefix(size))
+    if (size = utf8_size(text); size == 0)
+      return false;
+  return true;
+}
+
+// Why systemd takes no such path or variable; empty: it does.
+std::string_view path_fault(std::string_view text) {
+  if (has_control(text))
+    return "holds a control character, which a unit of systemd has no place "
+           "for";
+  return is_utf8(text) ? "" : "is not UTF-8, as units of systemd are";
+}
+
+bool is_user_name(std::string_view text) {
+  return !text.empty() && text.front() != '-' && is_utf8(text)
+         && !has_control(text)
+         && text.find_first_of(" %:/\\\"'") == std::string_view::npos;
+}
+
+// WorkingDirectory= loses blanks at its end, and a backslash there takes in the
+// next line.
+std::string_view folder_fault(const std::string& folder) {
+  return folder.ends_with(' ') || folder.ends_with('\\')
+             ? "is in a folder whose name ends with a blank or a backslash, "
+               "which a unit of systemd has no place for"
+             : "";
+}
+
+std::string parent_of(const std::string& path) {
+  return std::filesystem::path{path}.parent_path().string();
+}
+
+}  // namespace
+
+std::optional<std::string> unit_name_fault(const std::string& supervisor) {
+  if (usable_name(supervisor))
+    return std::nullopt;
+  return "--name: '" + supervisor
+         + "' names no supervisor; use 1 to 64 of A-Za-z0-9@._-, not . or ..";
+}
+
+std::optional<std::string> unit_fault(const service& x) {
+  if (auto fault = unit_name_fault(x.name))
+    return fault;
+  const auto refused = [](const std::string& object, std::string_view why,
+                          const char* remedy) {
+    return object + ": " + std::string{why} + "; " + remedy;
+  };
+  if (!x.user.empty() && !is_user_name(x.user))
+    return refused("--user: '" + x.user + '\'', "is no name of a user",
+                   "use a name or a number of getent passwd");
+  auto why = path_fault(x.config);
+  if (why.empty())
+    why = folder_fault(parent_of(x.config));
+  if (!why.empty())
+    return refused(x.config, why, "rename it, or move the configuration");
+  why = path_fault(x.program);
+  if (why.empty() && x.program.find_first_of("\\\"'") != std::string::npos)
+    why = "holds a quote or a backslash, which systemd takes in no program";
+  if (!why.empty())
+    return refused(x.program, why, "install pup somewhere else");
+  why = path_fault(x.path);
+  if (!why.empty())
+    return refused("PATH", why, "set another one for this command");
+  return std::nullopt;
 }
 
 std::string socket_unit_name(const std::string& supervisor) {
@@ -86,21 +174,20 @@ std::string socket_unit_text(const service& x) {
   std::string text = "[Unit]\nDescription=common ports of pup " + x.name
                      + "\nDocumentation=man:pup(1)\n\n[Socket]\n";
   for (const auto& place : x.sockets)
-    text += "ListenStream=" + place + '\n';
+    text += "ListenStream=" + unquoted(place) + '\n';
   return text + "\n[Install]\nWantedBy=sockets.target\n";
 }
 
 std::string unit_text(const service& x) {
-  const auto folder = std::filesystem::path{x.config}.parent_path().string();
   std::string text = "[Unit]\nDescription=pup " + x.name + " ("
                      + unquoted(x.config) + ")\n"
                      + "Documentation=man:pup(1)\n";
   if (x.system)
     text += "Wants=network-online.target\nAfter=network-online.target\n";
   text += "\n[Service]\nType=notify\nNotifyAccess=main\nExecStart="
-          + quoted(x.program, true) + " run --name " + x.name + " --config "
-          + quoted(x.config, true) + "\nWorkingDirectory=" + unquoted(folder)
-          + '\n';
+          + quoted(x.program, word_of::program) + " run --name " + x.name
+          + " --config " + quoted(x.config, word_of::argument)
+          + "\nWorkingDirectory=" + unquoted(parent_of(x.config)) + '\n';
   // Where root looks as well.
   if (x.system && !x.user.empty())
     text += "User=" + x.user + "\nRuntimeDirectory=pup/" + x.name
@@ -108,7 +195,7 @@ std::string unit_text(const service& x) {
             + "\nStateDirectoryMode=0700\nEnvironment=PUP_RUNTIME_DIR=%t/pup "
               "PUP_STATE_DIR=%S/pup\n";
   if (!x.path.empty())
-    text += "Environment=" + quoted("PATH=" + x.path, false) + '\n';
+    text += "Environment=" + quoted("PATH=" + x.path, word_of::variable) + '\n';
   text += "Restart=on-failure\n"
           "# pup stops its processes itself, in order.\n"
           "KillMode=mixed\n"

@@ -23,13 +23,23 @@ struct service {
   std::vector<std::string> sockets;
 };
 
-/// "pup.service" for the supervisor "pup", else "pup-NAME.service".
+/// "pup.service" for the supervisor "pup", else "pup-NAME.service"; a name that
+/// would make a template ("a@") is escaped as systemd-escape does.
 std::string unit_name(const std::string& supervisor);
+
+/// Why there is no unit of this name; empty: there may be one. One line, with
+/// the remedy.
+std::optional<std::string> unit_name_fault(const std::string& supervisor);
+
+/// The same for the whole: systemd has no way to write it down. Without this
+/// fault no text of `x` becomes another setting.
+std::optional<std::string> unit_fault(const service& x);
 
 /// "pup.socket", accordingly.
 std::string socket_unit_name(const std::string& supervisor);
 
-/// The unit. systemd's own rules for quotes, % and $ are obeyed.
+/// The unit, of what has no unit_fault(). systemd's own rules for quotes, % and
+/// $ are obeyed.
 std::string unit_text(const service& x);
 std::string socket_unit_text(const service& x);
 

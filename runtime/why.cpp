@@ -1,6 +1,7 @@
 #include "pup/runtime/why.hpp"
 
 #include "pup/actors/slot.hpp"
+#include "pup/config/plain_text.hpp"
 #include "pup/runtime/log_text.hpp"
 
 #include <algorithm>
@@ -29,7 +30,12 @@ std::string line(const std::string& time, const std::string& word,
   return "  " + time + "  " + padded + text + '\n';
 }
 
-// Output may hold any bytes.
+// Output, as a terminal draws it.
+std::string drawn(std::string_view text) {
+  std::string scratch;
+  return std::string{without_escapes(text, escapes::strip_controls, scratch)};
+}
+
 std::string json_text(std::string_view text) {
   std::string result;
   append_json_string(result, text);
@@ -77,17 +83,19 @@ std::string why_text(const std::vector<explanation>& all, std::uint64_t now_us,
                      const zone_function& zone) {
   std::string result;
   for (const auto& [x, output] : all) {
-    result += (result.empty() ? "" : "\n") + x.id + ": " + to_string(x.state)
-              + (x.reason.empty() ? "" : ", " + x.reason) + '\n';
+    result += (result.empty() ? "" : "\n") + shown(x.id) + ": "
+              + to_string(x.state)
+              + (x.reason.empty() ? "" : ", " + shown(x.reason)) + '\n';
     for (const auto& y : x.entries)
-      result += line(at(us_of(y.time_ms), zone), to_string(y.what), y.text);
+      result +=
+          line(at(us_of(y.time_ms), zone), to_string(y.what), shown(y.text));
     if (!output.empty())
       result += "last output:\n";
     for (const auto& y : output)
-      result += line(at(y.time_us, zone), y.stream, y.text);
+      result += line(at(y.time_us, zone), y.stream, drawn(y.text));
     if (x.next.empty())
       continue;
-    result += "next: " + x.next;
+    result += "next: " + shown(x.next);
     if (x.next_ms != 0) {
       const auto then = us_of(x.next_ms);
       const std::chrono::microseconds left{then > now_us ? then - now_us : 0};

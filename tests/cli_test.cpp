@@ -2,7 +2,9 @@
 // is in the system tests.
 #include "pup/runtime/cli.hpp"
 
+#include "pup/config/plain_text.hpp"
 #include "pup/runtime/manual.hpp"
+#include "pup/runtime/why.hpp"
 
 #include "catch.hpp"
 
@@ -227,5 +229,75 @@ TEST_CASE("status: warnings stand below the table, and in the object") {
   CHECK(lines[1] == "warning: the disk is full");
   CHECK(lines[2] == "warning: \"odd\"");
   CHECK(render_json(status).find(R"("warnings":["the disk is full","\"odd\""])")
+        != std::string::npos);
+}
+
+namespace {
+
+/// Nothing that a terminal acts upon but newlines.
+bool is_harmless(const std::string& text) {
+  auto without_tabs = shown_lines(text);
+  return without_tabs == text && text.find('\t') == std::string::npos;
+}
+
+constexpr auto hostile =
+    "\033[2J\a\r\b\x7F\xC2\x9B\x9B\xE2\x80\xAE\n\xFF forged";
+
+}  // namespace
+
+TEST_CASE("status: what others have written is shown, not acted upon") {
+  supervisor_status status;
+  status.name = status.config = hostile;
+  status.warnings = {hostile};
+  status.units.resize(2);
+  for (auto& unit : status.units) {
+    unit.id = unit.reason = hostile;
+    unit.instances.resize(1);
+    unit.instances[0].id = unit.instances[0].reason = hostile;
+  }
+  status.units[1].is_cluster = true;
+  const auto table = render(status, {});
+  CHECK(is_harmless(table));
+  CHECK(lines_of(table).size() == 5);
+  CHECK(is_harmless(render_json(status)));
+  CHECK(is_harmless(render_progress(status, 1s)));
+  // Exact, but for the bytes that no JSON holds.
+  CHECK(render_json(status).find(R"(\u001b[2J\u0007\r\b\u007f\u009b)"
+                                 "\xEF\xBF\xBD"
+                                 R"(\u202e\n)"
+                                 "\xEF\xBF\xBD forged")
+        != std::string::npos);
+}
+
+TEST_CASE("reports: what others have written is shown, not acted upon") {
+  const std::vector<outcome> outcomes{{hostile, true, hostile},
+                                      {hostile, false, hostile}};
+  apply_report applied;
+  applied.plan = {hostile};
+  applied.outcomes = outcomes;
+  scale_report scaled;
+  scaled.id = hostile;
+  scaled.outcomes = outcomes;
+  for (const auto& x : {render(report{outcomes}), render(applied),
+                        render(scaled), render_failures(outcomes)}) {
+    CHECK(is_harmless(x));
+    CHECK(lines_of(x).size() <= 2);
+  }
+}
+
+TEST_CASE("why: output is drawn, in the object it is exact") {
+  explanation x;
+  x.what.id = x.what.reason = x.what.next = hostile;
+  x.what.entries.resize(1);
+  x.what.entries[0].text = hostile;
+  const std::string line = "\033[31mred\033[0m\r\xC2\x9B\xE2\x80\xAE\b!";
+  x.output = {{1'000'000, "stdout", line}};
+  const auto utc = [](std::uint64_t) { return 0min; };
+  const auto text = why_text({x}, 0, utc);
+  CHECK(is_harmless(text));
+  CHECK(text.find("stdout   red!\n") != std::string::npos);
+  const auto json = why_json({x}, utc);
+  CHECK(is_harmless(json));
+  CHECK(json.find(R"(\u001b[31mred\u001b[0m\u000d\u009b\u202e\u0008!)")
         != std::string::npos);
 }

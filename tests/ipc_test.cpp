@@ -383,9 +383,9 @@ TEST_CASE("child: serve", "[.child]") {
   die_with_parent();
   become(variable("TEST_USER"));
   node here{ipc_role::server};
-  auto published =
-      publish(here.sys, variable("TEST_SOCKET"),
-              here.speak(variable("TEST_SPEAKER"), [] { test::report("parked"); }));
+  auto published = publish(
+      here.sys, variable("TEST_SOCKET"),
+      here.speak(variable("TEST_SPEAKER"), [] { test::report("parked"); }));
   if (!published) {
     test::report(ipc_text(published.error()));
     return;
@@ -409,8 +409,8 @@ TEST_CASE("child: visit", "[.child]") {
   auto peer = here.dial(variable("TEST_SOCKET"));
   auto code = code_of(peer);
   test::report(peer ? "served"
-              : std::to_string(code ? static_cast<int>(*code) : -1) + " "
-                    + ipc_text(peer.error()));
+                    : std::to_string(code ? static_cast<int>(*code) : -1) + " "
+                          + ipc_text(peer.error()));
 }
 
 SCENARIO(
@@ -462,6 +462,41 @@ SCENARIO("a frame of more than 16 MiB ends the connection, not the server") {
   CHECK(code_of(answer) == ipc_errc::connection_lost);
   client_node another;
   CHECK(another.visit(f.path) == "a:x");
+}
+
+SCENARIO("a stranger announces at most 4 KiB, who is known any frame") {
+  fixture f;
+  node server{ipc_role::server};
+  auto published = must_publish(server, f.path, server.speak("a"));
+  constexpr unsigned client_handshake = 1;
+  constexpr unsigned direct_message = 2;
+  // Too much, as whatever it is announced.
+  for (const auto type : {client_handshake, direct_message}) {
+    auto greedy = raw_client(f.path);
+    transmit(greedy.get(), header(type, ipc_stranger_bytes + 1));
+    CHECK(closed_by_peer(greedy.get()));
+  }
+  // As much as there may be: CAF reads the front of it. The node is another
+  // one than the server's, whose words these are.
+  auto modest = raw_client(f.path);
+  const auto greeting = receive(modest.get(), 32);
+  REQUIRE(greeting.size() == 32);
+  std::size_t length = 0;
+  for (std::size_t i = 4; i < 8; ++i)
+    length = length << 8 | static_cast<unsigned char>(greeting[i]);
+  auto words = receive(modest.get(), length);
+  REQUIRE(words.size() == length);
+  words[9] = static_cast<char>(~words[9]);
+  words.resize(ipc_stranger_bytes, '\0');
+  transmit(modest.get(), header(client_handshake, words.size()) + words
+                             + header(direct_message, ipc_frame_bytes));
+  // Meanwhile others are served, and it has not been closed on.
+  CHECK(client_node{}.visit(f.path) == "a:x");
+  char c = 0;
+  CHECK(::recv(modest.get(), &c, 1, MSG_DONTWAIT | MSG_PEEK) != 0);
+  transmit(modest.get(), std::string(1 << 20, 'x'));
+  CHECK(client_node{}.visit(f.path) == "a:x");
+  CHECK(::recv(modest.get(), &c, 1, MSG_DONTWAIT | MSG_PEEK) != 0);
 }
 
 SCENARIO("what does not fit together is told apart") {

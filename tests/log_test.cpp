@@ -256,7 +256,7 @@ TEST_CASE("lines that never end fill no memory") {
 
 TEST_CASE("escape sequences go, colours may stay") {
   struct example {
-    std::string_view text, stripped, coloured;
+    std::string_view text, stripped, coloured;  // the latter for terminals
   };
   using namespace std::string_view_literals;
   for (const auto& x : std::vector<example>{
@@ -274,11 +274,34 @@ TEST_CASE("escape sequences go, colours may stay") {
            {"bell\a tab\t", "bell\a tab\t", "bell tab\t"},
            {"\033[>4;1mx", "x", "x"},
            {"gr\xC3\xBC\xC3\x9F", "gr\xC3\xBC\xC3\x9F", "gr\xC3\xBC\xC3\x9F"},
+           {"a\rb\bc\x7F", "a\rb\bc\x7F", "abc"},
+           {"a\xC2\x9B"
+            "2Jb",
+            "a\xC2\x9B"
+            "2Jb",
+            "a2Jb"},  // CSI as one character
+           {"a\x9B"
+            "2J",
+            "a\x9B"
+            "2J",
+            "a\xEF\xBF\xBD"
+            "2J"},  // and as one byte
+           {"\xE2\x80\xAEgpj.exe", "\xE2\x80\xAEgpj.exe", "gpj.exe"},
+           {"\xE2\x81\xA6x\xE2\x80\x8F", "\xE2\x81\xA6x\xE2\x80\x8F", "x"},
+           {"\xE9\xC2", "\xE9\xC2", "\xEF\xBF\xBD\xEF\xBF\xBD"},
+           // What is taken away leaves nothing that makes a new one.
+           {"\xC2\033[0K\x9B", "\xC2\x9B", "\xEF\xBF\xBD\xEF\xBF\xBD"},
        }) {
     std::string scratch;
     CHECK(without_escapes(x.text, escapes::strip, scratch) == x.stripped);
     CHECK(without_escapes(x.text, escapes::keep_colours, scratch)
           == x.coloured);
+    CHECK(without_escapes(x.text, escapes::keep, scratch) == x.text);
+    // Without colours, people get what they get with them.
+    std::string plain;
+    const auto coloured = std::string{x.coloured};
+    CHECK(without_escapes(x.text, escapes::strip_controls, scratch)
+          == without_escapes(coloured, escapes::strip, plain));
   }
 }
 
@@ -306,8 +329,14 @@ TEST_CASE("a line is decorated, or an object") {
         == "{\"time\":\"2026-11-24T03:13:14.123Z\",\"id\":\"a\\\"b\",\"stream\":"
            "\"stderr\",\"severity\":\"error\",\"text\":\"\\\"\\\\\\t\\u0001x"
            "\xEF\xBF\xBD\xC3\xA4\"}\n");
+  style.text = escapes::keep;
+  CHECK(print({some_us, "a", log_stream::out, "\033[1mx\xC2\x9B\r"}, style)
+        == "{\"time\":\"2026-11-24T03:13:14.123Z\",\"id\":\"a\",\"stream\":"
+           "\"stdout\",\"severity\":\"info\",\"text\":\"\\u001b[1mx\\u009b"
+           "\\u000d\"}\n");
   style = {};
   style.colour = true;
+  style.text = escapes::keep_colours;
   CHECK(
       print({some_us, "a", log_stream::err, "\033[1mx"}, style)
       == "2026-11-24T03:13:14.123Z \033[31ma\033[0m stderr \033[1mx\033[0m\n");

@@ -277,6 +277,74 @@ SCENARIO("a unit that systemd accepts") {
   CHECK(verified.err == "");
 }
 
+SCENARIO("no name of a folder, user or supervisor becomes a setting") {
+  sandbox box;
+  const std::string processes =
+      R"("processes": [{"id": "a", "cmd": ["/bin/sleep", "1000"]}]})";
+  const auto refused = [&](std::vector<std::string> words,
+                           const std::string& said) {
+    words.insert(words.begin() + 1, {"--dry-run", "--system"});
+    const auto answer = box.pup(words);
+    CHECK(answer.code == 2);
+    CHECK(answer.out == "");
+    CHECK(contains(answer.err, said));
+    CHECK(std::count(answer.err.begin(), answer.err.end(), '\n') == 1);
+  };
+  for (const auto& folder :
+       {"a\nExecStartPre=\"rm\" #", "a\rb", "a\x1b[31m", "a\tb", "a\x7f"}) {
+    const auto file = folder + std::string{"/pup.json"};
+    box.write(file, "{" + processes);
+    refused({"enable-service", file}, "holds a control character");
+  }
+  for (const auto& folder : {"blank ", "backslash\\"}) {
+    const auto file = folder + std::string{"/pup.json"};
+    box.write(file, "{" + processes);
+    refused({"enable-service", file}, "ends with a blank or a backslash");
+  }
+  box.write("latin \xE9/pup.json", "{" + processes);
+  refused({"enable-service", "latin \xE9/pup.json"}, "is not UTF-8");
+  box.write("pup.json", "{" + processes);
+  for (const auto& name : {"a\nb", "../../x", "a b", "%i", ".."}) {
+    refused({"enable-service", "--name", name}, "names no supervisor");
+    refused({"disable-service", "--name", name}, "names no supervisor");
+  }
+  for (const auto& user :
+       {"www\nExecStartPre=/bin/id", "a b", "%u", "-x", "\\"})
+    refused({"enable-service", "--user", user}, "is no name of a user");
+  box.env["PATH"] = "/bin\nExecStartPre=/bin/id";
+  refused({"enable-service"}, "PATH: holds a control character");
+
+  // What systemd can spell means what it meant.
+  box.env["PATH"] = "/usr/bin:/bin:/odd 100%i $HOME \"x\" \\n";
+  box.install_pup();
+  const auto bin = box.path("p$HOME 5%n");
+  std::filesystem::rename(box.path("bin"), bin);
+  const auto folder = "o'dd %i $HOME \"x\" \\n ;gr\xC3\xBC\xC3\x9F";
+  box.write(folder + std::string{"/pup.json"},
+            R"({"name": "a@", )" + processes);
+  auto enable =
+      box.command({"enable-service", folder + std::string{"/pup.json"},
+                   "--system", "--dry-run"});
+  enable.argv[0] = bin + "/pup";
+  const auto shown = run(enable);
+  CHECK(shown.err == "");
+  REQUIRE(shown.code == 0);
+  CHECK(shown.out.starts_with(
+      "# /etc/systemd/system/pup-a\\x40.service\n[Unit]\n"));
+  CHECK(contains(shown.out, R"(/o'dd %%i $$HOME \"x\" \\n ;)"));
+  CHECK(contains(shown.out, R"(WorkingDirectory=)" + box.path()
+                                + R"(/o'dd %%i $HOME "x" \n ;)"));
+  if (!exists("systemd-analyze"))
+    return;
+  // It looks whether the program is there, too.
+  const auto unit = box.write("pup-a\\x40.service", shown.out);
+  auto verify = box.program({"systemd-analyze", "verify", "--man=no", unit});
+  verify.env["PATH"] = std::getenv("PATH");
+  const auto verified = run(verify);
+  CHECK(verified.err == "");
+  CHECK(verified.code == 0);
+}
+
 SCENARIO("a service is put in place, and taken back when that fails") {
   sandbox box;
   box.write("pup.json",
@@ -347,6 +415,16 @@ SCENARIO("the shells accept the completion scripts") {
   CHECK(completed("pup validate ba") == "bash.txt\n");
   CHECK(completed("pup completion z") == "zsh\n");
   CHECK(box.pup({"completion", "tcsh"}).code == 2);
+  // Who answers may be anybody; bash expands the words it offers.
+  box.env["PATH"] = box.path("fake") + ":/usr/bin:/bin";
+  ::chmod(box.write("fake/pup",
+                    "#!/bin/sh\necho '{\"id\":\"web-1\","
+                    "\"id\":\"$(touch bad)\",\"id\":\"`touch "
+                    "bad`\"}'\n")
+              .c_str(),
+          0755);
+  CHECK(completed("pup why we") == "web-1\n");
+  CHECK(::access(box.path("bad").c_str(), F_OK) != 0);
   for (auto shell : {"zsh", "fish"}) {
     if (!exists(shell))
       continue;

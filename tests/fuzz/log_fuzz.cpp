@@ -2,6 +2,7 @@
 // without newlines, in bounded memory, and the same lines whatever the pieces.
 // Built and run by
 // tests/fuzz/run.
+#include "pup/config/plain_text.hpp"
 #include "pup/runtime/log_format.hpp"
 #include "pup/runtime/log_text.hpp"
 
@@ -78,9 +79,12 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data,
     require(all_lines(bytes, piece) == all_lines(bytes, bytes.size() + 1),
             "other lines from other pieces");
   std::string scratch;
-  for (const auto how : {pup::escapes::strip, pup::escapes::keep_colours})
-    require(pup::without_escapes(text, how, scratch).size() <= text.size(),
-            "more than there was");
+  require(pup::without_escapes(text, pup::escapes::strip, scratch).size()
+              <= text.size(),
+          "more than there was");
+  const auto harmless =
+      pup::without_escapes(text, pup::escapes::strip_controls, scratch);
+  require(pup::shown_lines(harmless) == harmless, "a control has stayed");
   pup::time_of(text, 0, std::chrono::minutes{0});
   return 0;
 }
