@@ -3,6 +3,7 @@
 #include "pup/actors/spawn.hpp"
 #include "pup/actors/supervisor.hpp"
 #include "pup/config/load.hpp"
+#include "pup/config/paths.hpp"
 #include "pup/config/relations.hpp"
 #include "pup/runtime/calendar.hpp"
 #include "pup/runtime/carriers.hpp"
@@ -14,6 +15,7 @@
 #include "pup/runtime/inherit.hpp"
 #include "pup/runtime/journal.hpp"
 #include "pup/runtime/log.hpp"
+#include "pup/runtime/machine.hpp"
 #include "pup/runtime/proxy.hpp"
 #include "pup/runtime/recall.hpp"
 #include "pup/runtime/service_manager.hpp"
@@ -162,7 +164,7 @@ public:
     auto own = own_files(spec);
     for (const auto& x : options.own_folders)
       own.push_back(glob_of_path(x));
-    world_.files = real_file_watch(std::move(own));
+    world_.files = real_file_watch(std::move(own), folder_of(options.config));
     auto whole = tree(spec, options);
     past_.kept.clear();  // a unit that is added later has no past
     missed_.clear();
@@ -274,6 +276,11 @@ private:
     begin.started = start_time_of(begin.pid).value_or(0);
     begin.config_mark = spec.source.value;
     begin.config = options.config;
+    // Versions before this one noted where links led.
+    if (auto* state = std::get_if<std::optional<saved_state>>(&found);
+        state != nullptr && *state && (*state)->config != options.config
+        && canonical((*state)->config) == canonical(options.config))
+      (*state)->config = options.config;
     past_ = recall(spec, options.config, begin.boot, found);
     if (went_on) {
       note_succession(guardian_->inherited());

@@ -1,5 +1,8 @@
 #include "pup/runtime/place.hpp"
 
+#include "pup/config/paths.hpp"
+#include "pup/runtime/machine.hpp"
+
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
@@ -27,9 +30,11 @@ constexpr auto status_name = "status.sock";
 // Of root's supervisors.
 constexpr auto runtime_of_machine = "/run/pup";
 constexpr auto state_of_machine = "/var/lib/pup";
-constexpr std::size_t name_length = 64;
-/// A path of PATH_MAX bytes with every byte escaped, and the short lines.
-constexpr std::size_t facts_bytes = 16 * 1024;
+/// Some paths of PATH_MAX bytes with every byte escaped, and the short lines.
+constexpr std::size_t facts_bytes = 64 * 1024;
+/// Of them the newest: of a path that nobody has used for so long nobody knows.
+constexpr std::size_t most_known = 16;
+constexpr std::size_t known_bytes = 32 * 1024;
 
 struct folder {
   unique_fd fd;
@@ -53,13 +58,8 @@ std::optional<std::string> absolute_of(const environment& env,
 }
 
 bool usable_name(const std::string& name) {
-  constexpr std::string_view allowed =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-      "abcdefghijklmnopqrstuvwxyz"
-      "0123456789@._-";
   return !name.empty() && name.size() <= name_length && name != "."
-         && name != ".."
-         && name.find_first_not_of(allowed) == std::string::npos;
+         && name != ".." && std::all_of(name.begin(), name.end(), is_of_names);
 }
 
 place_error failed(const std::string& object, const char* what, int error) {
@@ -214,15 +214,6 @@ Integer number(std::string_view text) {
                                                                   : Integer{};
 }
 
-std::string facts_text(const start_facts& facts) {
-  auto since = std::chrono::duration_cast<std::chrono::milliseconds>(
-      facts.started.time_since_epoch());
-  return "pid " + std::to_string(::getpid()) + "\nversion "
-         + escaped(facts.version) + "\nstarted-ms "
-         + std::to_string(since.count()) + "\nconfig " + escaped(facts.config)
-         + "\n";
-}
-
 void read_facts(std::string_view text, running& out) {
   while (!text.empty()) {
     auto line = text.substr(0, text.find('\n'));
@@ -241,6 +232,8 @@ void read_facts(std::string_view text, running& out) {
           std::chrono::milliseconds{number<std::int64_t>(value)}};
     else if (key == "config")
       out.config = unescaped(value);
+    else if (key == "known")
+      out.known.push_back(unescaped(value));
   }
 }
 
@@ -283,17 +276,14 @@ bool write_all(int fd, std::string_view text) {
 
 /// Readers see the old file or the whole new one. No fsync: the file means
 /// nothing after a power failure, since no lock is held then.
-std::optional<place_error> write_facts(const folder& where,
+std::optional<place_error> write_facts(int folder_fd, const std::string& folder,
                                        const start_facts& facts) {
-  auto path = where.path + "/" + facts_name;
   unique_fd draft{
-      ::openat(where.fd.get(), facts_draft_name,
+      ::openat(folder_fd, facts_draft_name,
                O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600)};
-  if (!draft || !write_all(draft.get(), facts_text(facts))
-      || ::renameat(where.fd.get(), facts_draft_name, where.fd.get(),
-                    facts_name)
-             != 0)
-    return failed(path, "write", errno);
+  if (!draft || !write_all(draft.get(), text_of(facts))
+      || ::renameat(folder_fd, facts_draft_name, folder_fd, facts_name) != 0)
+    return failed(folder + "/" + facts_name, "write", errno);
   return std::nullopt;
 }
 
@@ -347,6 +337,8 @@ std::optional<running> look_into(int parent_fd, const std::string& parent,
   result.folder = parent + "/" + name;
   result.socket = result.folder + "/" + socket_name;
   read_facts(small_file(fd.get(), facts_name), result);
+  if (!result.config.empty())
+    result.resolved = canonical(result.config);
   return result;
 }
 
@@ -365,14 +357,62 @@ choice one_or_list(std::vector<running> candidates) {
   return ambiguous{std::move(candidates)};
 }
 
+/// Whether two folders, absolute and perhaps by way of links, are one.
+bool same_folder(const std::string& a, const std::string& b) {
+  if (a == b)
+    return true;
+  const auto leads_to = canonical(a);
+  return !leads_to.empty() && leads_to == canonical(b);
+}
+
 bool started_in(const running& x, const std::string& folder) {
-  namespace fs = std::filesystem;
-  return !x.config.empty()
-         && fs::path{x.config}.parent_path()
-                == fs::path{without_trailing_slashes(folder)};
+  return !x.config.empty() && same_folder(folder_of(x.config), folder);
+}
+
+bool knows(const running& x, const std::string& path) {
+  return std::find(x.known.begin(), x.known.end(), path) != x.known.end();
 }
 
 }  // namespace
+
+bool is_of_names(char c) {
+  constexpr std::string_view allowed =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+      "abcdefghijklmnopqrstuvwxyz"
+      "0123456789@._-";
+  return allowed.find(c) != std::string_view::npos;
+}
+
+void change_config(start_facts& facts, const std::string& config) {
+  auto& known = facts.known;
+  for (const auto& path : {facts.config, canonical(config)}) {
+    known.erase(std::remove(known.begin(), known.end(), path), known.end());
+    if (!path.empty() && path != config)
+      known.insert(known.begin(), path);
+  }
+  known.resize(std::min(known.size(), most_known));
+  facts.config = config;
+}
+
+std::string text_of(const start_facts& facts) {
+  auto since = std::chrono::duration_cast<std::chrono::milliseconds>(
+      facts.started.time_since_epoch());
+  std::string known;
+  for (const auto& x : facts.known)
+    if (auto line = "known " + escaped(x) + '\n';
+        known.size() + line.size() <= known_bytes)
+      known += line;
+  return "pid " + std::to_string(::getpid()) + "\nversion "
+         + escaped(facts.version) + "\nstarted-ms "
+         + std::to_string(since.count()) + "\nconfig " + escaped(facts.config)
+         + "\n" + known;
+}
+
+std::vector<std::string> known_paths(const std::string& text) {
+  running x;
+  read_facts(text, x);
+  return std::move(x.known);
+}
 
 environment process_environment() {
   return {[](const std::string& name) -> std::optional<std::string> {
@@ -455,7 +495,7 @@ std::variant<place, place_error> open_place(const std::string& name,
   // From here a killed predecessor's files are ours to clear.
   for (const auto* left : {socket_name, status_name, facts_name})
     ::unlinkat(where.fd.get(), left, 0);
-  if (auto error = write_facts(where, facts))
+  if (auto error = write_facts(where.fd.get(), where.path, facts))
     return std::move(*error);
   result.lock_ = std::move(std::get<unique_fd>(lock));
   result.folder_fd_ = std::move(where.fd);
@@ -517,6 +557,10 @@ std::optional<place_error> place::admit(std::optional<gid_t> readers) const {
   return std::nullopt;
 }
 
+std::optional<place_error> place::tell(const start_facts& facts) const {
+  return write_facts(folder_fd_.get(), folder_, facts);
+}
+
 std::string place::mark() const {
   struct stat info {};
   if (::fstat(lock_.get(), &info) != 0)
@@ -551,26 +595,67 @@ std::vector<running> discover(const environment& env) {
   return result;
 }
 
+std::vector<running> meant_by(const std::vector<running>& all,
+                              const config_file& file) {
+  std::vector<running> result;
+  if (file.name)
+    result = only(all, [&](const running& x) { return x.name == *file.name; });
+  using question = std::function<bool(const running&)>;
+  const auto resolves = !file.resolved.empty();
+  // What runs now counts for more than what has run.
+  for (const auto& fits : {
+           question{[&](const auto& x) { return x.config == file.written; }},
+           question{[&](const auto& x) {
+             return resolves
+                    && (x.resolved == file.resolved
+                        || x.config == file.resolved);
+           }},
+           question{[&](const auto& x) { return knows(x, file.written); }},
+           question{[&](const auto& x) {
+             return resolves && knows(x, file.resolved);
+           }},
+       })
+    if (result.empty())
+      result = only(all, fits);
+  if (result.empty() && !file.name)
+    result = only(all, [&](const running& x) {
+      return x.name == file.default_name
+             && started_in(x, folder_of(file.written));
+    });
+  return result;
+}
+
 choice choose(
     const std::vector<running>& all, const wanted_supervisor& wanted,
     const std::function<bool(const running&, const std::string& id)>& has_id) {
-  if (wanted.name || wanted.config)
-    return one_or_list(only(all, [&wanted](const running& x) {
-      return (!wanted.name || x.name == *wanted.name)
-             && (!wanted.config || x.config == *wanted.config);
-    }));
+  if (wanted.name) {
+    auto named =
+        only(all, [&](const running& x) { return x.name == *wanted.name; });
+    if (!wanted.config)
+      return one_or_list(std::move(named));
+    auto file = *wanted.config;
+    file.name.reset();  // --name says another
+    return one_or_list(meant_by(named, file));
+  }
+  if (wanted.config)
+    return one_or_list(meant_by(all, *wanted.config));
   auto here = only(all, [&wanted](const running& x) {
     return started_in(x, wanted.folder);
   });
+  if (here.empty() && wanted.here && !all.empty()) {
+    here = meant_by(all, *wanted.here);
+    if (here.empty())
+      return not_running_here{*wanted.here};
+  }
   const auto& near = here.empty() ? all : here;
   if (near.size() < 2 || !wanted.id)
     return one_or_list(near);
-  auto knows = [&wanted, &has_id](const running& x) {
+  auto has = [&wanted, &has_id](const running& x) {
     return has_id(x, *wanted.id);
   };
-  auto owners = only(near, knows);
+  auto owners = only(near, has);
   if (owners.empty() && near.size() != all.size())
-    owners = only(all, knows);
+    owners = only(all, has);
   return one_or_list(owners.empty() ? near : owners);
 }
 

@@ -21,9 +21,11 @@
 // any thread.
 #pragma once
 
+#include "pup/runtime/config_file.hpp"
 #include "pup/runtime/fd.hpp"
 
 #include <chrono>
+#include <cstddef>
 #include <functional>
 #include <optional>
 #include <string>
@@ -37,6 +39,11 @@ namespace pup {
 /// Longest path of a Unix socket in bytes, without the final zero:
 /// sizeof(sockaddr_un::sun_path) is 108 on Linux, unix(7).
 inline constexpr std::size_t socket_path_bytes = 107;
+
+/// Longest name of a supervisor.
+inline constexpr std::size_t name_length = 64;
+/// Whether a name may hold it: A-Za-z0-9@._-
+bool is_of_names(char c);
 
 /// What decides where files are.
 struct environment {
@@ -83,11 +90,22 @@ struct place_error {
 
 /// What a supervisor tells about itself.
 struct start_facts {
-  /// Canonical absolute path of the configuration; empty without a file.
+  /// Absolute path of the configuration, as it was written; empty without a
+  /// file.
   std::string config;
   std::string version;
   std::chrono::system_clock::time_point started;
+  /// Under which other paths it is known: those of configurations it was
+  /// started from or has applied before, and what links in a path led to.
+  std::vector<std::string> known{};
 };
+
+/// Another configuration is what runs: the former one's paths are known.
+void change_config(start_facts& facts, const std::string& config);
+
+/// The text that tells of them, and the paths that are known by such a text.
+std::string text_of(const start_facts& facts);
+std::vector<std::string> known_paths(const std::string& text);
 
 /// The folders of one running supervisor: holds the lock as long as it lives.
 /// Destruction removes the socket and the facts; the lock file stays. The lock
@@ -123,6 +141,8 @@ public:
   void disown() noexcept {
     lock_.reset();
   }
+  /// Tells everybody who looks that these are the facts by now.
+  std::optional<place_error> tell(const start_facts& facts) const;
   /// Names this place and no other on the machine, the same as long as its
   /// lock file exists: device and inode of that.
   [[nodiscard]] std::string mark() const;
@@ -161,6 +181,8 @@ struct running {
   std::chrono::system_clock::time_point started;
   std::string folder;
   std::string socket;
+  std::vector<std::string> known{};  ///< as in start_facts
+  std::string resolved{};  ///< where `config` leads now; empty: nowhere
 
   bool operator==(const running&) const = default;
 };
@@ -172,24 +194,38 @@ std::vector<running> discover(const environment& env);
 /// What the command line says about the supervisor it means.
 struct wanted_supervisor {
   std::optional<std::string> name;    ///< --name
-  std::optional<std::string> config;  ///< --config, canonical absolute path
-  std::string folder;                 ///< working folder, canonical
+  std::optional<config_file> config;  ///< --config, or the file to apply
+  std::string folder;                 ///< working folder, as it is written
   std::optional<std::string> id;      ///< the process the command is about
+  /// The configuration in the working folder; none: there is none.
+  std::optional<config_file> here{};
 };
 
 struct none_running {
   bool operator==(const none_running&) const = default;
 };
+/// Others do, but not the one whose configuration is in the working folder.
+struct not_running_here {
+  config_file config;
+};
 struct ambiguous {
   std::vector<running> candidates;  ///< at least two, by name
 };
-using choice = std::variant<running, none_running, ambiguous>;
+using choice = std::variant<running, none_running, not_running_here, ambiguous>;
+
+/// Those of `all` that a file means: the one of the name it gives; else those
+/// that were started from it or have applied it, by its path as it is written,
+/// else by where that leads. A file without a name means that of its default
+/// name as well, where that was started from the same folder. Pure.
+std::vector<running> meant_by(const std::vector<running>& all,
+                              const config_file& file);
 
 /// Which of `all` is meant: the one of --name or --config; else the one started
-/// from a config in this folder; else the only one; else the one that has the
-/// id. Pure, except that `has_id` may ask a supervisor; it is called only when
-/// nothing else decides. Where several stand in this folder, the id decides
-/// among them first.
+/// from a config in this folder; else the one that the config in this folder
+/// means, or none where that does not run; else the only one; else the one that
+/// has the id. `has_id` may ask a supervisor; it is called only when nothing
+/// else decides. Where several stand in this folder, the id decides among them
+/// first. Asks the file system where the working folder leads, else pure.
 choice choose(
     const std::vector<running>& all, const wanted_supervisor& wanted,
     const std::function<bool(const running&, const std::string& id)>& has_id);

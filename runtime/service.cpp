@@ -1,5 +1,6 @@
 #include "pup/runtime/service.hpp"
 
+#include "pup/config/paths.hpp"
 #include "pup/runtime/process.hpp"
 #include "pup/runtime/text_file.hpp"
 
@@ -90,7 +91,7 @@ std::string socket_unit_text(const service& x) {
 }
 
 std::string unit_text(const service& x) {
-  const auto folder = std::filesystem::path{x.config}.parent_path().string();
+  const auto folder = folder_of(x.config);
   std::string text = "[Unit]\nDescription=pup " + x.name + " ("
                      + unquoted(x.config) + ")\n"
                      + "Documentation=man:pup(1)\n";
@@ -119,6 +120,17 @@ std::string unit_text(const service& x) {
             "of its processes.\nDelegate=yes\n\n[Install]\nWantedBy="
           + (x.system ? "multi-user.target" : "default.target") + '\n';
   return text;
+}
+
+bool is_unit_of(const std::string& text, const std::string& supervisor,
+                const config_file& file) {
+  const auto runs = [&](const std::string& path) {
+    return !path.empty()
+           && text.find(" run --name " + supervisor + " --config "
+                        + quoted(path, true) + '\n')
+                  != std::string::npos;
+  };
+  return runs(file.written) || runs(file.resolved);
 }
 
 std::string unit_folder(bool system) {
