@@ -195,24 +195,26 @@ private:
 using id_question = std::function<bool(const running&, const std::string&)>;
 
 /// Finds the supervisor that is meant.
-std::variant<running, exit_code> find_running(const wanted_supervisor& wanted,
+std::variant<running, exit_code> find_running(const command& what,
+                                              const wanted_supervisor& wanted,
                                               const id_question& has_id) {
   const auto all = discover(process_environment());
   auto chosen = choose(all, wanted, has_id);
   if (auto* one = std::get_if<running>(&chosen))
     return std::move(*one);
-  const auto why = why_not_one(chosen, wanted, all);
+  const auto why = why_not_one(chosen, what, wanted, all);
   return complain(why.text, why.code);
 }
 
 /// The same, connected.
-std::variant<control_actor, exit_code> reach(const wanted_supervisor& wanted,
+std::variant<control_actor, exit_code> reach(const command& what,
+                                             const wanted_supervisor& wanted,
                                              session& with) {
   const auto has_id = [&](const running& x, const std::string& id) {
     const auto control = with.connect_to(x);
     return control && with.ask(control, get_status{id});
   };
-  const auto found = find_running(wanted, has_id);
+  const auto found = find_running(what, wanted, has_id);
   if (const auto* code = std::get_if<exit_code>(&found))
     return *code;
   auto control = with.connect_to(std::get<running>(found));
@@ -350,7 +352,7 @@ exit_code apply_config(const command& what) {
                     exit_code::usage);
   session with{what.timeout};
   const auto& text = std::get<std::string>(read);
-  auto reached = reach(meant_to_run(what, text), with);
+  auto reached = reach(what, meant_to_run(what, text), with);
   if (const auto* code = std::get_if<exit_code>(&reached))
     return *code;
   const auto answer =
@@ -408,7 +410,7 @@ exit_code end_supervisor(const command& what, const control_actor& control,
 
 exit_code upgrade_supervisor(const command& what) {
   const auto found =
-      find_running(wanted_by(what),
+      find_running(what, wanted_by(what),
                    [](const running&, const std::string&) { return false; });
   if (const auto* code = std::get_if<exit_code>(&found))
     return *code;
@@ -489,7 +491,7 @@ exit_code start(const command& what) {
   wanted_supervisor asked;
   asked.name = started.name;
   session with{what.timeout};
-  auto reached = reach(asked, with);
+  auto reached = reach(what, asked, with);
   if (const auto* code = std::get_if<exit_code>(&reached))
     return *code;
   const auto& control = std::get<control_actor>(reached);
@@ -517,7 +519,7 @@ exit_code run_client(const command& what) {
     if (const auto code = status_as_reader(what))
       return *code;
   session with{what.timeout};
-  auto reached = reach(wanted_by(what), with);
+  auto reached = reach(what, wanted_by(what), with);
   if (const auto* code = std::get_if<exit_code>(&reached))
     return *code;
   const auto& control = std::get<control_actor>(reached);

@@ -3,6 +3,7 @@
 #include "pup/actors/applying.hpp"
 #include "pup/config/head.hpp"
 #include "pup/config/paths.hpp"
+#include "pup/runtime/folder_watch.hpp"
 #include "pup/runtime/former_name.hpp"
 #include "pup/runtime/guarded.hpp"
 #include "pup/runtime/host.hpp"
@@ -45,6 +46,7 @@ constexpr const char* up_marker = "pup is up: ";
 
 // What the guardian keeps for a successor.
 constexpr const char* lock_name = "lock";
+constexpr const char* state_lock_name = "state-lock";
 constexpr const char* config_name = "config";
 constexpr const char* config_file_name = "config-file";
 constexpr const char* facts_name = "facts";
@@ -125,6 +127,7 @@ public:
     options.version = PUP_VERSION;
     options.log_folder = log_folder(place_.state_folder());
     options.state_folder = place_.state_folder();
+    options.state_is_locked = true;
     options.owner = place_.mark();
     options.own_folders = {
         place_.state_folder(),
@@ -155,6 +158,7 @@ public:
       std::fflush(nullptr);
       std::_Exit(static_cast<int>(result_));
     }
+    folder_watch_.reset();
     door_.reset();
     control_ = nullptr;
     publication_ = publication{};
@@ -172,14 +176,18 @@ private:
     control_ = x;
     if (publication_)
       return publication_.republish(x);
-    auto made = publish(*sys_, place_.socket_path(), x);
-    if (!made) {
-      result_ = complain(ipc_text(made.error()));
+    if (up_)
+      return look_at_folder();  // nobody could reach the former one
+    // A successor whose folder has gone comes up all the same.
+    if (place_.is_open() && !let_in()) {
+      result_ = exit_code::failed;
       return host_->shut_down();
     }
-    publication_ = std::move(*made);
-    if (!open_door())
-      return host_->shut_down();
+    watch_folder();
+    come_up(x);
+  }
+
+  void come_up(const control_actor& x) {
     announce_when_ready(x);
     const auto first = !guardian_ || guardian_->inherited().predecessors == 0;
     if (guardian_)
@@ -196,6 +204,64 @@ private:
       std::fflush(stdout);
     }
     leave();
+  }
+
+  /// Opens the sockets. False after it has complained.
+  bool let_in() {
+    publication_ = publication{};
+    auto made = publish(*sys_, place_.socket_path(), control_);
+    if (!made) {
+      complain(ipc_text(made.error()));
+      return false;
+    }
+    publication_ = std::move(*made);
+    return open_door();
+  }
+
+  // Without it a folder that is removed stays so; the rest works.
+  void watch_folder() {
+    try {
+      folder_watch_.emplace(loop_, place_.folder(),
+                            [this] { look_at_folder(); });
+      look_at_folder();
+    } catch (const std::system_error& error) {
+      complain("pup: " + place_.folder() + ": is not watched: " + error.what());
+    }
+  }
+
+  /// Whether all is there by which commands and readers find us.
+  [[nodiscard]] bool can_be_reached() const {
+    const auto stands = [](const std::string& path) {
+      return ::access(path.c_str(), F_OK) == 0;
+    };
+    return place_.is_open() && stands(place_.socket_path())
+           && (!readers_ || stands(place_.status_path()));
+  }
+
+  /// Makes anew what somebody has removed, as soon as it can be.
+  void look_at_folder() {
+    if (aside_ || can_be_reached())
+      return;
+    door_.reset();
+    const auto error = make_folder();
+    if (!error && control_ && let_in())
+      complain("pup: " + place_.folder()
+               + ": was removed, and is made anew; commands reach pup again");
+    if (error && std::exchange(lost_, error->text) != error->text)
+      complain("pup: " + place_.folder() + ": was removed, and no command can "
+               "reach pup until it can be made anew: " + error->text);
+    if (!error)
+      lost_.clear();
+  }
+
+  std::optional<place_error> make_folder() {
+    const std::lock_guard guard{facts_mutex_};
+    auto error = place_.open_again(facts_);
+    if (!error)
+      error = place_.admit(readers_);
+    if (!error && guardian_)
+      guardian_->hold(lock_name, place_.lock());
+    return error;
   }
 
   void leave() {
@@ -216,7 +282,7 @@ private:
                     });
       return true;
     } catch (const std::system_error& error) {
-      result_ = complain(std::string{"ipc.readers: "} + error.what());
+      complain(std::string{"ipc.readers: "} + error.what());
       return false;
     }
   }
@@ -249,8 +315,8 @@ private:
       guardian_->note(config_file_name, facts_.config);
       guardian_->note(facts_name, text_of(facts_));
     }
-    if (!reachable_)
-      return;
+    if (!place_.is_open())
+      return;  // is told with the next folder
     if (const auto error = place_.tell(facts_))
       complain("pup: " + error->text);
   }
@@ -300,9 +366,9 @@ private:
     door_.reset();
     control_ = nullptr;
     publication_ = publication{};
+    folder_watch_.reset();
     {
       const std::lock_guard guard{facts_mutex_};
-      reachable_ = false;
       place_.disown();
     }
     const auto carried = [this] {
@@ -359,8 +425,7 @@ private:
   // Told of by the actor system and by the loop.
   std::mutex facts_mutex_;
   start_facts facts_;
-  bool reachable_ = true;  // the files of place_ are ours to write
-  bool away_ = false;      // from the terminal that started it
+  bool away_ = false;  // from the terminal that started it
   bool asked_to_stop_ = false;
   bool up_ = false;     // can be reached
   bool aside_ = false;  // a successor has all but some connections
@@ -375,6 +440,8 @@ private:
   control_actor control_;    // goes before the actor system, as what follows
   publication publication_;  // goes first: it refers to the actor system
   std::optional<status_door> door_;
+  std::optional<folder_watch> folder_watch_;
+  std::string lost_;  // why the folder cannot be made anew
 };
 
 }  // namespace
@@ -438,6 +505,14 @@ std::string name_of(const command& what, const config_file& file,
       return file.name.value_or(former_default_name);
   }
   return file.supervisor();
+}
+
+place_locks locks_of(inheritance& x) {
+  const auto take = [&](const char* name) {
+    auto found = x.held.extract(name);
+    return found.empty() ? unique_fd{} : std::move(found.mapped());
+  };
+  return {take(lock_name), take(state_lock_name)};
 }
 
 /// Never two copies: what a killed predecessor has left ends first. On trouble:
@@ -516,34 +591,34 @@ exit_code run_supervisor(const command& what) {
   if (!follows && !what.name)
     if (const auto error = take_over_former_name(file, process_environment()))
       return complain(error->text);
-  unique_fd lock;
-  if (guardian)
-    if (auto kept = guardian->inherited().held.extract(lock_name);
-        !kept.empty())
-      lock = std::move(kept.mapped());
   auto opened =
-      open_place(spec.name, process_environment(), facts, std::move(lock));
+      open_place(spec.name, process_environment(), facts,
+                 follows ? locks_of(guardian->inherited()) : place_locks{});
   if (const auto* error = std::get_if<place_error>(&opened))
     return complain(error->text);
-  if (const auto error = std::get<place>(opened).admit(readers))
-    return complain(error->text);
+  auto& where = std::get<place>(opened);
+  if (where.is_open())
+    if (const auto error = where.admit(readers))
+      return complain(error->text);
   // Where a successor finds no folder any more it does without.
   const auto folder = folder_of(facts.config);
   if (!folder.empty() && ::chdir(folder.c_str()) != 0 && !follows)
     return complain(folder + ": cannot be entered: "
                     + std::generic_category().message(errno));
   if (guardian) {
-    guardian->hold(lock_name, std::get<place>(opened).lock());
+    if (where.lock() >= 0)
+      guardian->hold(lock_name, where.lock());
+    if (where.state_lock() >= 0)
+      guardian->hold(state_lock_name, where.state_lock());
     guardian->note(own_name, spec.name);
     guardian->note(facts_name, text_of(facts));
   }
   // What a guardian keeps is gone on with.
   if (!follows)
-    if (const auto trouble =
-            end_predecessor(spec, std::get<place>(opened), signals.get()))
+    if (const auto trouble = end_predecessor(spec, where, signals.get()))
       return complain(*trouble);
   daemon it{std::move(spec),
-            std::move(std::get<place>(opened)),
+            std::move(where),
             std::move(facts),
             std::move(signals),
             what,

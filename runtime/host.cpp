@@ -16,6 +16,7 @@
 #include "pup/runtime/journal.hpp"
 #include "pup/runtime/log.hpp"
 #include "pup/runtime/machine.hpp"
+#include "pup/runtime/place.hpp"
 #include "pup/runtime/proxy.hpp"
 #include "pup/runtime/recall.hpp"
 #include "pup/runtime/service_manager.hpp"
@@ -115,6 +116,8 @@ public:
       : sys_(sys) {
     if (const auto faults = check(spec); !faults.empty())
       throw std::invalid_argument(faults.front());
+    if (!options.state_folder.empty() && !options.state_is_locked)
+      lock_folder(options.state_folder, spec.name);
     if (options.environment.empty())
       options.environment = own_environment();
     // In front: the first of equal names counts.
@@ -259,6 +262,16 @@ private:
     self->send_exit(root_, caf::exit_reason::kill);
     for (; count > 0; --count)
       self->receive([](const caf::down_msg&) {});
+  }
+
+  /// Where it is not there, or cannot be written to, the journal tells.
+  void lock_folder(const std::string& folder, const std::string& name) {
+    auto lock = lock_state(folder, name);
+    if (const auto* error = std::get_if<place_error>(&lock);
+        error != nullptr && error->code == place_errc::already_running)
+      throw std::runtime_error(error->text);
+    if (auto* fd = std::get_if<unique_fd>(&lock))
+      state_lock_ = std::move(*fd);
   }
 
   /// Looks back, and begins to write down what happens now.
@@ -593,6 +606,7 @@ private:
   }
 
   caf::actor_system& sys_;
+  unique_fd state_lock_;         // goes last
   std::optional<log_sink> log_;  // outlives the loop, whose processes write
   recollection past_;
   std::map<std::string, std::vector<adopted_life>> lives_;  // by unit

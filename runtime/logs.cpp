@@ -91,7 +91,7 @@ std::variant<std::string, exit_code> meant_by(const command& what,
   if (const auto* one = std::get_if<running>(&chosen))
     return one->name;
   if (std::holds_alternative<ambiguous>(chosen))
-    return complain(why_not_one(chosen, wanted, all).text);
+    return complain(why_not_one(chosen, what, wanted, all).text);
   // None runs: the file's own logs are meant, never another's.
   if (const auto& file = wanted.config ? wanted.config : wanted.here) {
     if (const auto name = store_of(*file, parent); !name.empty())

@@ -8,19 +8,34 @@ namespace pup {
 
 namespace {
 
+/// The name that nobody was found by; empty: none was said.
+std::string name_of(const wanted_supervisor& wanted) {
+  if (wanted.name)
+    return *wanted.name;
+  const auto& file = wanted.config ? wanted.config : wanted.here;
+  return file ? file->supervisor() : std::string{};
+}
+
 /// Why nothing was found: the folder may be another user's.
-std::string text_of_none(const wanted_supervisor& wanted,
+std::string text_of_none(const command& what, const wanted_supervisor& wanted,
                          const std::vector<running>& all) {
   std::string text = "pup: no supervisor is running";
   std::string config = "CONFIG";
-  if (wanted.name) {
-    text = "pup: '" + *wanted.name + "' is not running";
+  if (what.name) {
+    text = "pup: '" + *what.name + "' is not running";
+  } else if (what.of_config) {
+    text = "pup: nothing started from '" + *what.of_config + "' is running";
   } else if (wanted.config) {
-    config = wanted.config->written;
-    text = "pup: '" + wanted.config->supervisor() + "' of " + config
-           + " is not running";
+    config = what.config;
+    text = "pup: '" + wanted.config->supervisor() + "' of "
+           + wanted.config->written + " is not running";
   }
   const auto env = process_environment();
+  if (const auto lost = holder_of_state(name_of(wanted), env))
+    return "pup: '" + lost->name + "' runs as pid " + std::to_string(lost->pid)
+           + ", but cannot be reached in " + lost->folder
+           + "; it makes that anew as soon as the folder above can be written "
+             "to, or set PUP_RUNTIME_DIR as it was when that was started";
   const auto folder = runtime_parent(env);
   struct stat info {};
   if (all.empty() && ::stat(folder.c_str(), &info) == 0
@@ -55,7 +70,8 @@ wanted_supervisor wanted_by(const command& what) {
   return result;
 }
 
-not_one why_not_one(const choice& x, const wanted_supervisor& wanted,
+not_one why_not_one(const choice& x, const command& what,
+                    const wanted_supervisor& wanted,
                     const std::vector<running>& all) {
   if (const auto* several = std::get_if<ambiguous>(&x))
     return {"pup: several supervisors run: " + list(several->candidates)
@@ -67,7 +83,7 @@ not_one why_not_one(const choice& x, const wanted_supervisor& wanted,
                   "--name from "
                 + list(all),
             exit_code::not_running};
-  return {text_of_none(wanted, all), exit_code::not_running};
+  return {text_of_none(what, wanted, all), exit_code::not_running};
 }
 
 }  // namespace pup

@@ -18,12 +18,14 @@ wanted_supervisor wanted_by(const command& what);
 std::string list(const std::vector<running>& all);
 
 /// Why there is none, or not one, in a line for people, with the remedy; and
-/// what the command ends with. `x` is no `running`; `all` are those that run.
+/// what the command ends with. `x` is what choose() has made of `wanted`, and
+/// no `running`; `all` are those that run.
 struct not_one {
   std::string text;
   exit_code code = exit_code::failed;
 };
-not_one why_not_one(const choice& x, const wanted_supervisor& wanted,
+not_one why_not_one(const choice& x, const command& what,
+                    const wanted_supervisor& wanted,
                     const std::vector<running>& all);
 
 }  // namespace pup

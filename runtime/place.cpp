@@ -36,7 +36,7 @@ constexpr std::size_t facts_bytes = 64 * 1024;
 constexpr std::size_t most_known = 16;
 constexpr std::size_t known_bytes = 32 * 1024;
 
-struct folder {
+struct checked_folder {
   unique_fd fd;
   std::string path;
 };
@@ -99,7 +99,7 @@ std::optional<place_error> make_folders(const std::string& path,
 
 enum class owners { me, me_or_root };
 
-std::optional<place_error> check_folder(const folder& x, owners allowed,
+std::optional<place_error> check_folder(const checked_folder& x, owners allowed,
                                         const environment& env,
                                         const std::string& variable) {
   struct stat info {};
@@ -131,21 +131,25 @@ place_error open_folder_error(const std::string& path, int error,
   return failed(path, "open the folder", error);
 }
 
+place_error relative_parent(const std::string& path,
+                            const std::string& variable) {
+  return {
+      place_errc::invalid,
+      path + ": is a relative path; set " + variable + " to an absolute one",
+      0};
+}
+
 constexpr int folder_flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 
-std::variant<folder, place_error> open_folder(const std::string& parent_path,
-                                              const std::string& name,
-                                              const environment& env,
-                                              const std::string& variable) {
+std::variant<checked_folder, place_error> open_folder(
+    const std::string& parent_path, const std::string& name,
+    const environment& env, const std::string& variable) {
   if (parent_path.front() != '/')
-    return place_error{place_errc::invalid,
-                       parent_path + ": is a relative path; set " + variable
-                           + " to an absolute one",
-                       0};
+    return relative_parent(parent_path, variable);
   if (auto error = make_folders(parent_path, variable))
     return *error;
-  folder parent{unique_fd{::open(parent_path.c_str(), folder_flags)},
-                parent_path};
+  checked_folder parent{unique_fd{::open(parent_path.c_str(), folder_flags)},
+                        parent_path};
   if (!parent.fd)
     return open_folder_error(parent_path, errno, variable);
   if (auto error = check_folder(parent, owners::me_or_root, env, variable))
@@ -153,7 +157,7 @@ std::variant<folder, place_error> open_folder(const std::string& parent_path,
   auto path = parent_path == "/" ? "/" + name : parent_path + "/" + name;
   if (::mkdirat(parent.fd.get(), name.c_str(), 0700) != 0 && errno != EEXIST)
     return failed(path, "create the folder", errno);
-  folder result{
+  checked_folder result{
       unique_fd{::openat(parent.fd.get(), name.c_str(), folder_flags)}, path};
   if (!result.fd)
     return open_folder_error(path, errno, variable);
@@ -232,6 +236,8 @@ void read_facts(std::string_view text, running& out) {
           std::chrono::milliseconds{number<std::int64_t>(value)}};
     else if (key == "config")
       out.config = unescaped(value);
+    else if (key == "folder")
+      out.folder = unescaped(value);
     else if (key == "known")
       out.known.push_back(unescaped(value));
   }
@@ -287,30 +293,50 @@ std::optional<place_error> write_facts(int folder_fd, const std::string& folder,
   return std::nullopt;
 }
 
-std::variant<unique_fd, place_error> take_lock(const folder& where,
-                                               const std::string& name) {
-  auto path = where.path + "/" + lock_name;
-  unique_fd fd{::openat(where.fd.get(), lock_name,
+std::variant<unique_fd, place_error> open_lock(int folder_fd,
+                                               const std::string& folder) {
+  unique_fd fd{::openat(folder_fd, lock_name,
                         O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC,
                         0600)};
   if (!fd)
-    return failed(path, "open", errno);
+    return failed(folder + "/" + lock_name, "open", errno);
+  return fd;
+}
+
+place_error already_runs(const std::string& name, pid_t pid) {
+  return {place_errc::already_running,
+          "supervisor " + name + ": "
+              + (pid > 0 ? "is already running as pid " + std::to_string(pid)
+                         : std::string{"is already starting"})
+              + "; choose another name or stop it with pup terminate --name "
+              + name,
+          pid};
+}
+
+std::variant<unique_fd, place_error> take_lock(const checked_folder& where,
+                                               const std::string& name) {
+  auto opened = open_lock(where.fd.get(), where.path);
+  const auto* fd = std::get_if<unique_fd>(&opened);
+  if (fd == nullptr)
+    return opened;
   auto request = whole_file();
-  if (::fcntl(fd.get(), F_OFD_SETLK, &request) == 0)
-    return fd;
+  if (::fcntl(fd->get(), F_OFD_SETLK, &request) == 0)
+    return opened;
   if (errno != EAGAIN && errno != EACCES)
-    return failed(path, "lock", errno);
+    return failed(where.path + "/" + lock_name, "lock", errno);
   running holder;
   read_facts(small_file(where.fd.get(), facts_name), holder);
-  auto who = holder.pid > 0
-                 ? "is already running as pid " + std::to_string(holder.pid)
-                 : std::string{"is already starting"};
-  return place_error{place_errc::already_running,
-                     "supervisor " + name + ": " + who
-                       + "; choose another name or stop it with pup terminate "
-                         "--name "
-                       + name,
-                     holder.pid};
+  return already_runs(name, holder.pid);
+}
+
+/// Whether two descriptors, or a descriptor and a name in a folder, are one
+/// file.
+bool same_file(int fd, int folder_fd, const char* name) {
+  struct stat a {};
+  struct stat b {};
+  return ::fstat(fd, &a) == 0
+         && ::fstatat(folder_fd, name, &b, AT_SYMLINK_NOFOLLOW) == 0
+         && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
 bool locked_by_someone(int lock_fd) {
@@ -452,19 +478,86 @@ std::string log_folder(const std::string& state_folder) {
   return state_folder + "/log";
 }
 
+namespace {
+
+/// Why the state folder is somebody else's: a supervisor that can be reached,
+/// or one that cannot, and by what it would be.
+place_error state_taken(const std::string& name, const std::string& state,
+                        const std::string& runtime_folder,
+                        const running& holder, const environment& env) {
+  for (const auto& x : discover(env))
+    if (x.name == name)
+      return already_runs(name, x.pid);
+  if (holder.pid <= 0)
+    return already_runs(name, 0);
+  const auto pid = std::to_string(holder.pid);
+  auto text = "supervisor " + name + ": is already running as pid " + pid
+              + " on " + state;
+  if (holder.folder == runtime_folder)
+    text += ", but cannot be reached: its runtime folder " + runtime_folder
+            + " was removed; it makes that anew as soon as "
+            + folder_of(runtime_folder) + " can be written to, or ends by kill "
+            + pid;
+  else
+    text += " and is reached in " + holder.folder + "; set PUP_RUNTIME_DIR to "
+            + folder_of(holder.folder)
+            + " to command it, or choose another name";
+  return {place_errc::already_running, std::move(text), holder.pid};
+}
+
+std::variant<unique_fd, running, place_error> try_lock_state(
+    const std::string& path) {
+  const unique_fd where{::open(path.c_str(), folder_flags)};
+  if (!where)
+    return failed(path, "open the folder", errno);
+  auto opened = open_lock(where.get(), path);
+  if (auto* error = std::get_if<place_error>(&opened))
+    return std::move(*error);
+  auto& fd = std::get<unique_fd>(opened);
+  auto request = whole_file();
+  if (::fcntl(fd.get(), F_OFD_SETLK, &request) == 0)
+    return std::move(fd);
+  if (errno == EAGAIN || errno == EACCES) {
+    running holder;
+    read_facts(small_file(where.get(), lock_name), holder);
+    return holder;
+  }
+  // Of a file system without locks: the runtime folder's must do.
+  return unique_fd{};
+}
+
+}  // namespace
+
+std::variant<unique_fd, place_error> lock_state(const std::string& folder,
+                                                const std::string& name) {
+  auto tried = try_lock_state(folder);
+  if (auto* fd = std::get_if<unique_fd>(&tried))
+    return std::move(*fd);
+  if (auto* error = std::get_if<place_error>(&tried))
+    return std::move(*error);
+  const auto pid = std::get<running>(tried).pid;
+  return place_error{place_errc::already_running,
+                     "supervisor " + name + ": " + folder
+                         + " is used by another one"
+                         + (pid > 0 ? ", pid " + std::to_string(pid) : "")
+                         + "; give each a state folder of its own",
+                     pid};
+}
+
 std::variant<place, place_error> open_place(const std::string& name,
                                             const environment& env,
                                             const start_facts& facts,
-                                            unique_fd taken) {
+                                            place_locks taken) {
   if (!usable_name(name))
     return place_error{place_errc::invalid,
                        "supervisor name \"" + escaped(name)
                          + "\": cannot name a folder; use 1 to 64 of "
                            "A-Za-z0-9@._-, not . or ..",
                        0};
-  auto parent = runtime_parent(env);
+  const auto parent = runtime_parent(env);
   place result;
   result.name_ = name;
+  result.env_ = env;
   result.folder_ = parent == "/" ? "/" + name : parent + "/" + name;
   if (auto path = result.socket_path(); path.size() > socket_path_bytes)
     return place_error{place_errc::too_long,
@@ -473,43 +566,95 @@ std::variant<place, place_error> open_place(const std::string& name,
                          + " bytes of a Unix socket; set PUP_RUNTIME_DIR to a "
                            "shorter folder",
                        0};
-  auto state = state_parent(env);
+  const auto state = state_parent(env);
   if (!state)
     return place_error{place_errc::invalid,
                        "state folder: none of PUP_STATE_DIR, XDG_STATE_HOME "
                        "and HOME is set; set PUP_STATE_DIR",
                        0};
-
-  auto opened = open_folder(parent, name, env, "PUP_RUNTIME_DIR");
-  if (auto error = std::get_if<place_error>(&opened))
-    return std::move(*error);
-  auto& where = std::get<folder>(opened);
+  if (parent.front() != '/')
+    return relative_parent(parent, "PUP_RUNTIME_DIR");
   auto kept = open_folder(*state, name, env, "PUP_STATE_DIR");
   if (auto error = std::get_if<place_error>(&kept))
     return std::move(*error);
-  result.state_folder_ = std::get<folder>(kept).path;
-
-  auto lock = taken ? std::move(taken) : take_lock(where, name);
-  if (auto error = std::get_if<place_error>(&lock))
+  result.state_folder_ = std::get<checked_folder>(kept).path;
+  // This one first: who is refused has made no runtime folder that another one
+  // has lost.
+  const auto follows = taken.runtime || taken.state;
+  result.state_lock_ = std::move(taken.state);
+  if (!result.state_lock_) {
+    auto tried = try_lock_state(result.state_folder_);
+    if (const auto* holder = std::get_if<running>(&tried))
+      return state_taken(name, result.state_folder_, result.folder_, *holder,
+                         env);
+    if (auto* error = std::get_if<place_error>(&tried))
+      return std::move(*error);
+    result.state_lock_ = std::move(std::get<unique_fd>(tried));
+  }
+  auto error = result.open_folder_of(facts, std::move(taken.runtime));
+  if (error && !follows)
     return std::move(*error);
+  return result;
+}
+
+std::optional<place_error> place::open_folder_of(const start_facts& facts,
+                                                 unique_fd taken) {
+  describe(facts);
+  auto opened = open_folder(folder_of(folder_), name_, env_, "PUP_RUNTIME_DIR");
+  if (auto error = std::get_if<place_error>(&opened))
+    return std::move(*error);
+  auto& where = std::get<checked_folder>(opened);
+  // One that was removed keeps nobody out of the one that is there now.
+  if (!taken || !same_file(taken.get(), where.fd.get(), lock_name)) {
+    auto lock = take_lock(where, name_);
+    if (auto error = std::get_if<place_error>(&lock))
+      return std::move(*error);
+    taken = std::move(std::get<unique_fd>(lock));
+  }
   // From here a killed predecessor's files are ours to clear.
   for (const auto* left : {socket_name, status_name, facts_name})
     ::unlinkat(where.fd.get(), left, 0);
   if (auto error = write_facts(where.fd.get(), where.path, facts))
-    return std::move(*error);
-  result.lock_ = std::move(std::get<unique_fd>(lock));
-  result.folder_fd_ = std::move(where.fd);
-  return result;
+    return error;
+  lock_ = std::move(taken);
+  folder_fd_ = std::move(where.fd);
+  return std::nullopt;
+}
+
+std::optional<place_error> place::open_again(const start_facts& facts) {
+  unique_fd lock{lock_ ? ::fcntl(lock_.get(), F_DUPFD_CLOEXEC, 0) : -1};
+  return open_folder_of(facts, std::move(lock));
+}
+
+bool place::is_open() const {
+  if (!folder_fd_ || !lock_)
+    return false;
+  struct stat facts {};
+  return same_file(folder_fd_.get(), AT_FDCWD, folder_.c_str())
+         && same_file(lock_.get(), folder_fd_.get(), lock_name)
+         && ::fstatat(folder_fd_.get(), facts_name, &facts, 0) == 0;
+}
+
+/// In the lock of the state, for those that it keeps out.
+void place::describe(const start_facts& facts) const {
+  if (!state_lock_)
+    return;
+  const auto text = "folder " + escaped(folder_) + '\n' + text_of(facts);
+  if (::ftruncate(state_lock_.get(), 0) != 0
+      || ::pwrite(state_lock_.get(), text.data(), text.size(), 0) < 0)
+    return;  // they are told less
 }
 
 place& place::operator=(place&& other) noexcept {
   if (this != &other) {
     leave();
     name_ = std::move(other.name_);
+    env_ = std::move(other.env_);
     folder_ = std::move(other.folder_);
     state_folder_ = std::move(other.state_folder_);
     folder_fd_ = std::move(other.folder_fd_);
     lock_ = std::move(other.lock_);
+    state_lock_ = std::move(other.state_lock_);
   }
   return *this;
 }
@@ -518,13 +663,17 @@ place::~place() {
   leave();
 }
 
-// The lock goes last: whoever gets it next finds nothing of ours.
+// The locks go last: whoever gets them next finds nothing of ours.
 void place::leave() noexcept {
-  if (!lock_)
-    return;
-  ::unlinkat(folder_fd_.get(), socket_name, 0);
-  ::unlinkat(folder_fd_.get(), facts_name, 0);
+  if (lock_) {
+    ::unlinkat(folder_fd_.get(), socket_name, 0);
+    ::unlinkat(folder_fd_.get(), facts_name, 0);
+  }
+  if (state_lock_)  // of one that has ended it says nothing
+      [[maybe_unused]]
+    const auto cleared = ::ftruncate(state_lock_.get(), 0);
   lock_.reset();
+  state_lock_.reset();
 }
 
 std::string place::socket_path() const {
@@ -563,7 +712,7 @@ std::optional<place_error> place::tell(const start_facts& facts) const {
 
 std::string place::mark() const {
   struct stat info {};
-  if (::fstat(lock_.get(), &info) != 0)
+  if (::fstat(state_lock_ ? state_lock_.get() : lock_.get(), &info) != 0)
     return {};
   return std::to_string(info.st_dev) + '-' + std::to_string(info.st_ino);
 }
@@ -592,6 +741,23 @@ std::vector<running> discover(const environment& env) {
   }
   std::sort(result.begin(), result.end(),
             [](const running& a, const running& b) { return a.name < b.name; });
+  return result;
+}
+
+std::optional<running> holder_of_state(const std::string& name,
+                                       const environment& env) {
+  const auto parent = state_parent(env);
+  if (!parent || !usable_name(name))
+    return std::nullopt;
+  const unique_fd where{::open((*parent + "/" + name).c_str(), folder_flags)};
+  const auto lock = where ? open_regular(where.get(), lock_name) : unique_fd{};
+  if (!lock || !locked_by_someone(lock.get()))
+    return std::nullopt;
+  running result;
+  result.name = name;
+  read_facts(small_file(where.get(), lock_name), result);
+  if (result.pid <= 0 || result.folder.empty())
+    return std::nullopt;
   return result;
 }
 

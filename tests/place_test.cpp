@@ -13,6 +13,7 @@
 #include <mutex>
 #include <thread>
 
+#include <fcntl.h>
 #include <sys/stat.h>
 
 using namespace pup;
@@ -285,6 +286,92 @@ SCENARIO(
   found = discover(f.env);
   REQUIRE(found.size() == 1);
   CHECK(found[0].pid == ::getpid());
+}
+
+SCENARIO("without its runtime folder a place is nobody else's") {
+  fixture f;
+  auto x = f.opened("web");
+  const auto mark = x.mark();
+  CHECK(x.is_open());
+  fs::remove_all(f.run);
+  CHECK_FALSE(x.is_open());
+  CHECK(discover(f.env).empty());
+
+  const auto holder = holder_of_state("web", f.env);
+  REQUIRE(holder.has_value());
+  CHECK(holder->pid == ::getpid());
+  CHECK(holder->folder == f.run + "/web");
+  CHECK_FALSE(holder_of_state("other", f.env).has_value());
+
+  const auto lost = f.refused("web");
+  CHECK(lost.code == place_errc::already_running);
+  CHECK(lost.pid == ::getpid());
+  CHECK(contains(lost.text,
+                 "is already running as pid " + std::to_string(::getpid())));
+  CHECK(
+      contains(lost.text, "its runtime folder " + f.run + "/web was removed"));
+  // And is not made by who is refused.
+  CHECK_FALSE(fs::exists(f.run + "/web"));
+
+  auto elsewhere = f.env;
+  elsewhere.variable = [&](const std::string& name) {
+    return name == "PUP_RUNTIME_DIR" ? f.root.path() + "/run2"
+                                     : f.env.variable(name);
+  };
+  const auto other = open_place("web", elsewhere, {});
+  REQUIRE(std::holds_alternative<place_error>(other));
+  CHECK(contains(std::get<place_error>(other).text,
+                 "set PUP_RUNTIME_DIR to " + f.run));
+
+  CHECK_FALSE(x.open_again({"/etc/new.json", "2", {}}).has_value());
+  CHECK(x.is_open());
+  CHECK(x.mark() == mark);
+  CHECK(discover(f.env).at(0).config == "/etc/new.json");
+  CHECK(contains(f.refused("web").text, "pup terminate --name web"));
+  // A lock that somebody has removed is taken anew, in a new file.
+  fs::remove(f.run + "/web/lock");
+  CHECK_FALSE(x.is_open());
+  CHECK_FALSE(x.open_again({}).has_value());
+  CHECK(discover(f.env).size() == 1);
+}
+
+SCENARIO("who goes on for a predecessor needs no runtime folder") {
+  fixture f;
+  auto x = f.opened("web");
+  const auto locks = [&] {
+    return place_locks{unique_fd{::fcntl(x.lock(), F_DUPFD_CLOEXEC, 0)},
+                       unique_fd{::fcntl(x.state_lock(), F_DUPFD_CLOEXEC, 0)}};
+  };
+  const auto go_on = [&] {
+    auto taken = locks();
+    x.disown();
+    auto result =
+        open_place("web", f.env, {"/etc/b", "2", {}}, std::move(taken));
+    if (auto error = std::get_if<place_error>(&result))
+      FAIL(error->text);
+    return std::move(std::get<place>(result));
+  };
+  SECTION("that is there") {
+    x = go_on();
+    CHECK(x.is_open());
+  }
+  SECTION("that can be made") {
+    fs::remove_all(f.run);
+    x = go_on();
+    CHECK(x.is_open());
+    CHECK(discover(f.env).size() == 1);
+  }
+  SECTION("that cannot") {
+    fs::remove_all(f.run);
+    std::ofstream{f.run} << "in its place";
+    x = go_on();
+    CHECK_FALSE(x.is_open());
+    CHECK(x.open_again({}).has_value());
+    CHECK(contains(f.refused("web").text, "is already running as pid"));
+    fs::remove(f.run);
+    CHECK_FALSE(x.open_again({}).has_value());
+    CHECK(x.is_open());
+  }
 }
 
 SCENARIO("unusable names and relative folders are refused") {
