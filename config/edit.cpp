@@ -180,8 +180,8 @@ edited remove_process(std::string_view text, std::string_view id) {
 
 std::string first_config(const json_members& entry) {
   std::string result = R"({
-  // Names the running supervisor: `pup status --name NAME`.
-  // "name": "pup",
+  // Names the running supervisor; else the name of this folder does.
+  // "name": "my-app",
   "processes": [
     )" + entry_text(entry, "    ");
   return result + R"(

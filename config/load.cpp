@@ -7,6 +7,7 @@
 #include "pup/config/later.hpp"
 #include "pup/config/life.hpp"
 #include "pup/config/logger.hpp"
+#include "pup/config/paths.hpp"
 #include "pup/config/reader.hpp"
 #include "pup/config/relations.hpp"
 #include "pup/config/rules.hpp"
@@ -15,7 +16,6 @@
 
 #include <algorithm>
 #include <array>
-#include <filesystem>
 #include <utility>
 
 namespace pup {
@@ -103,15 +103,6 @@ constexpr std::array<stray, 18> process_strays{{
     {"healthCheck", into_cluster},
 }};
 
-// `path` seen from `folder`, without "." and ".." and a last slash.
-std::string absolute(const std::string& path, const std::string& folder) {
-  auto result =
-      (std::filesystem::path{folder} / path).lexically_normal().string();
-  while (result.size() > 1 && result.ends_with('/'))
-    result.pop_back();
-  return result;
-}
-
 class loader {
 public:
   loader(std::string_view text, const std::string& file,
@@ -132,6 +123,10 @@ private:
   void exit_codes(const spot& x, std::vector<int>& into);
   void stop_signal(const spot& x, process_spec& into);
   void ipc(const spot& x);
+  std::string absolute(const std::string& path,
+                       const std::string& folder) const {
+    return absolute_path(path, folder, machine_.is_link);
+  }
   std::optional<std::string> template_text(
       const spot& x,
       placeholder_use (*find)(std::string_view) = find_placeholders);

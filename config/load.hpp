@@ -94,6 +94,9 @@ struct world {
   /// Empty when `pattern` is a regular expression, else what is wrong with it.
   /// May be unset: then any is good.
   std::function<std::string(const std::string& pattern)> pattern_problem{};
+  /// Whether a path is a symbolic link, which ".." behind it depends on. May be
+  /// unset: then none is.
+  std::function<bool(const std::string& path)> is_link{};
   /// Processors usable by this process, at least 1 ("instances": "max").
   std::uint32_t processors = 1;
 };

@@ -1,10 +1,12 @@
 #include "pup/runtime/client.hpp"
 
+#include "pup/config/paths.hpp"
 #include "pup/config/plain_text.hpp"
 #include "pup/runtime/guarded.hpp"
 #include "pup/runtime/ipc.hpp"
 #include "pup/runtime/logs.hpp"
 #include "pup/runtime/machine.hpp"
+#include "pup/runtime/meant.hpp"
 #include "pup/runtime/output.hpp"
 #include "pup/runtime/pidfd.hpp"
 #include "pup/runtime/place.hpp"
@@ -19,7 +21,6 @@
 #include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
-#include <filesystem>
 #include <functional>
 #include <mutex>
 #include <thread>
@@ -184,69 +185,29 @@ private:
   std::string error_;
 };
 
-std::string list(const std::vector<running>& all) {
-  std::string result;
-  for (const auto& x : all)
-    result += (result.empty() ? "" : ", ") + x.name
-              + (x.config.empty() ? "" : " (" + x.config + ')');
-  return result;
-}
+using id_question = std::function<bool(const running&, const std::string&)>;
 
-wanted_supervisor wanted_by(const command& what) {
-  wanted_supervisor result;
-  result.name = what.name;
-  if (what.of_config) {
-    const auto path = canonical(*what.of_config);
-    result.config = path.empty() ? *what.of_config : path;
-  }
-  std::error_code ignored;
-  result.folder = canonical(std::filesystem::current_path(ignored).string());
-  if (!what.id.empty() && what.id != "all")
-    result.id = what.id;
-  return result;
-}
-
-/// Why nothing was found: the folder may be another user's.
-std::string not_running(const command& what, const std::vector<running>& all) {
-  std::string text = "pup: no supervisor is running";
-  if (what.name)
-    text = "pup: '" + *what.name + "' is not running";
-  else if (what.of_config)
-    text = "pup: nothing started from '" + *what.of_config + "' is running";
-  const auto env = process_environment();
-  const auto folder = runtime_parent(env);
-  struct stat info {};
-  if (all.empty() && ::stat(folder.c_str(), &info) == 0
-      && info.st_uid != env.user)
-    return text + " as uid " + std::to_string(env.user) + "; " + folder
-           + " belongs to uid " + std::to_string(info.st_uid)
-           + ", run the command as that user";
-  return text + "; start one with pup start CONFIG"
-         + (all.empty() ? "" : ", or choose with --name from " + list(all));
-}
-
-/// Finds the supervisor a command means.
-std::variant<running, exit_code> find_running(
-    const command& what,
-    const std::function<bool(const running&, const std::string&)>& has_id) {
+/// Finds the supervisor that is meant.
+std::variant<running, exit_code> find_running(const command& what,
+                                              const wanted_supervisor& wanted,
+                                              const id_question& has_id) {
   const auto all = discover(process_environment());
-  const auto chosen = choose(all, wanted_by(what), has_id);
-  if (const auto* several = std::get_if<ambiguous>(&chosen))
-    return complain("pup: several supervisors run: " + list(several->candidates)
-                    + "; choose one with --name");
-  if (std::holds_alternative<none_running>(chosen))
-    return complain(not_running(what, all), exit_code::not_running);
-  return std::get<running>(chosen);
+  auto chosen = choose(all, wanted, has_id);
+  if (auto* one = std::get_if<running>(&chosen))
+    return std::move(*one);
+  const auto why = why_not_one(chosen, what, wanted, all);
+  return complain(why.text, why.code);
 }
 
 /// The same, connected.
 std::variant<control_actor, exit_code> reach(const command& what,
+                                             const wanted_supervisor& wanted,
                                              session& with) {
   const auto has_id = [&](const running& x, const std::string& id) {
     const auto control = with.connect_to(x);
     return control && with.ask(control, get_status{id});
   };
-  const auto found = find_running(what, has_id);
+  const auto found = find_running(what, wanted, has_id);
   if (const auto* code = std::get_if<exit_code>(&found))
     return *code;
   auto control = with.connect_to(std::get<running>(found));
@@ -265,8 +226,12 @@ std::optional<exit_code> status_as_reader(const command& what) {
   };
   if (what.of_config || std::any_of(own.begin(), own.end(), is_own))
     return std::nullopt;
+  const auto wanted = wanted_by(what);
+  const auto name = wanted.name   ? *wanted.name
+                    : wanted.here ? wanted.here->supervisor()
+                                  : former_default_name;
   for (const auto& parent : {runtime_parent(env), std::string{"/run/pup"}}) {
-    const auto door = status_path(parent + '/' + what.name.value_or("pup"));
+    const auto door = status_path(parent + '/' + name);
     const auto asked = ask_status(door, {what.json, what.id},
                                   what.timeout.value_or(answer_timeout));
     const auto* answer = std::get_if<status_answer>(&asked);
@@ -370,16 +335,11 @@ exit_code send_signal_to(const command& what, const control_actor& control,
 // A frame of the protocol has room for the text and its envelope.
 constexpr std::size_t most_applied_bytes = ipc_frame_bytes - (64u << 10);
 
-/// The supervisor that was started from the file, if one was and nothing else
-/// is said.
-command addressed(const command& what) {
-  auto result = what;
-  if (what.name || what.of_config)
-    return result;
-  const auto path = canonical(what.config);
-  for (const auto& x : discover(process_environment()))
-    if (!path.empty() && x.config == path)
-      result.of_config = what.config;
+/// The supervisor that is to run the file.
+wanted_supervisor meant_to_run(const command& what, const std::string& text) {
+  auto result = wanted_by(what);
+  if (!what.name && !what.of_config)
+    result.config = look_at(what.config, text);
   return result;
 }
 
@@ -421,7 +381,7 @@ exit_code apply_config(const command& what) {
                     exit_code::usage);
   const auto& [text, objections] = std::get<applied_text>(read);
   session with{what.timeout};
-  auto reached = reach(addressed(what), with);
+  auto reached = reach(what, meant_to_run(what, text), with);
   if (const auto* code = std::get_if<exit_code>(&reached))
     return *code;
   if (!objections.empty() && is_roots(std::get<control_actor>(reached), with)) {
@@ -429,11 +389,10 @@ exit_code apply_config(const command& what) {
       complain(to_string(x));
     return exit_code::usage;
   }
-  const auto folder =
-      std::filesystem::path{canonical(what.config)}.parent_path();
-  const auto answer = with.order(std::get<control_actor>(reached),
-                                 apply{text, what.config, folder.string(),
-                                       what.dry_run, what.wait, caller()});
+  const auto answer =
+      with.order(std::get<control_actor>(reached),
+                 apply{text, what.config, folder_of(as_written(what.config)),
+                       what.dry_run, what.wait, caller()});
   if (!answer)
     return complain(with.text_of_order_error(answer.error()));
   for (const auto& x : answer->faults)
@@ -484,8 +443,9 @@ exit_code end_supervisor(const command& what, const control_actor& control,
 }
 
 exit_code upgrade_supervisor(const command& what) {
-  const auto found = find_running(
-      what, [](const running&, const std::string&) { return false; });
+  const auto found =
+      find_running(what, wanted_by(what),
+                   [](const running&, const std::string&) { return false; });
   if (const auto* code = std::get_if<exit_code>(&found))
     return *code;
   const auto outcome = upgrade(std::get<running>(found), process_environment(),
@@ -562,11 +522,10 @@ exit_code start(const command& what) {
     return started.exit_status == 2 ? exit_code::usage : exit_code::failed;
   if (!what.wait)
     return exit_code::done;
-  auto asked = what;
+  wanted_supervisor asked;
   asked.name = started.name;
-  asked.of_config.reset();
   session with{what.timeout};
-  auto reached = reach(asked, with);
+  auto reached = reach(what, asked, with);
   if (const auto* code = std::get_if<exit_code>(&reached))
     return *code;
   const auto& control = std::get<control_actor>(reached);
@@ -594,7 +553,7 @@ exit_code run_client(const command& what) {
     if (const auto code = status_as_reader(what))
       return *code;
   session with{what.timeout};
-  auto reached = reach(what, with);
+  auto reached = reach(what, wanted_by(what), with);
   if (const auto* code = std::get_if<exit_code>(&reached))
     return *code;
   const auto& control = std::get<control_actor>(reached);

@@ -1,6 +1,10 @@
 #include "pup/runtime/daemon.hpp"
 
 #include "pup/actors/applying.hpp"
+#include "pup/config/head.hpp"
+#include "pup/config/paths.hpp"
+#include "pup/runtime/folder_watch.hpp"
+#include "pup/runtime/former_name.hpp"
 #include "pup/runtime/guarded.hpp"
 #include "pup/runtime/host.hpp"
 #include "pup/runtime/identity.hpp"
@@ -25,6 +29,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <malloc.h>
+#include <mutex>
 
 #include <fcntl.h>
 #include <sys/signalfd.h>
@@ -43,8 +48,11 @@ constexpr const char* up_marker = "pup is up: ";
 
 // What the guardian keeps for a successor.
 constexpr const char* lock_name = "lock";
+constexpr const char* state_lock_name = "state-lock";
 constexpr const char* config_name = "config";
 constexpr const char* config_file_name = "config-file";
+constexpr const char* facts_name = "facts";
+constexpr const char* own_name = "name";
 
 /// What is meant for us becomes readable instead of ending the process. Blocked
 /// before the first thread, so that all inherit it; children get an empty mask.
@@ -86,21 +94,14 @@ void leave_terminal(const std::string& file) {
   ::dup2(out.get(), STDERR_FILENO);
 }
 
-/// As find_config() and run_supervisor() below: --name wins, and a process
-/// without "cwd" runs beside its configuration.
-load_result read_applied(const apply& x,
-                         const std::optional<std::string>& name) {
-  auto result = load(x.text, x.file, x.folder, real_world());
-  auto* spec = std::get_if<pup_spec>(&result);
-  if (spec == nullptr)
-    return result;
-  if (name)
-    spec->name = *name;
-  std::error_code ignored;
-  if (std::filesystem::current_path(ignored) != x.folder)
-    for (auto& process : spec->processes)
-      if (process.cwd.empty())
-        process.cwd = x.folder;
+/// The text of an apply request, which stands beside its file and is about this
+/// supervisor: by its name, or without one by where it stands, as the client
+/// has found out. A name that was chosen on the command line, `given`, wins.
+load_result read_applied(const apply& x, const std::string& name, bool given) {
+  auto result = load_text(x.text, x.file, x.folder);
+  if (auto* spec = std::get_if<pup_spec>(&result))
+    if (given || !head_of(x.text).name)
+      spec->name = name;
   return result;
 }
 
@@ -124,37 +125,32 @@ std::optional<os_fault> enter(const std::string& folder) {
 /// The running supervisor: everything on the main thread but the actors.
 class daemon {
 public:
-  daemon(pup_spec spec, place where, std::string config, unique_fd signals,
+  daemon(pup_spec spec, place where, start_facts facts, unique_fd signals,
          const command& what, std::shared_ptr<guardian_link> guardian,
          std::optional<gid_t> readers)
       : place_(std::move(where)),
         background_(what.background),
         guardian_(std::move(guardian)),
+        facts_(std::move(facts)),
         signals_(loop_, signals.release()),
         readers_(readers) {
     configure(config_, ipc_role::server);
     add_message_types(config_);
     sys_.emplace(config_);
     host_options options;
-    options.config = std::move(config);
+    options.config = facts_.config;
     options.version = PUP_VERSION;
     options.log_folder = log_folder(place_.state_folder());
     options.state_folder = place_.state_folder();
+    options.state_is_locked = true;
     options.owner = place_.mark();
     options.own_folders = {
         place_.state_folder(),
         std::filesystem::path{place_.socket_path()}.parent_path().string()};
     options.console = !background_;
-    options.load = [name = what.name](const apply& x) {
-      return read_applied(x, name);
-    };
-    // A successor goes by what has come about: never by what has failed here.
-    options.applied = [guardian = guardian_](const apply& x) {
-      if (!guardian)
-        return;
-      guardian->note(config_name, x.text);
-      guardian->note(config_file_name, path_of(x));
-    };
+    options.load = [name = place_.name(), given = what.name.has_value()](
+                       const apply& x) { return read_applied(x, name, given); };
+    options.applied = [this](const apply& x) { applied(x); };
     options.ends_with_groups = !background_;
     options.guardian = guardian_;
     options.sockets = take_service_sockets();
@@ -177,6 +173,7 @@ public:
       std::fflush(nullptr);
       std::_Exit(static_cast<int>(result_));
     }
+    folder_watch_.reset();
     door_.reset();
     control_ = nullptr;
     publication_ = publication{};
@@ -194,14 +191,18 @@ private:
     control_ = x;
     if (publication_)
       return publication_.republish(x);
-    auto made = publish(*sys_, place_.socket_path(), x);
-    if (!made) {
-      result_ = complain(ipc_text(made.error()));
+    if (up_)
+      return look_at_folder();  // nobody could reach the former one
+    // A successor whose folder has gone comes up all the same.
+    if (place_.is_open() && !let_in()) {
+      result_ = exit_code::failed;
       return host_->shut_down();
     }
-    publication_ = std::move(*made);
-    if (!open_door())
-      return host_->shut_down();
+    watch_folder();
+    come_up(x);
+  }
+
+  void come_up(const control_actor& x) {
     announce_when_ready(x);
     const auto first = !guardian_ || guardian_->inherited().predecessors == 0;
     if (guardian_)
@@ -218,6 +219,64 @@ private:
       std::fflush(stdout);
     }
     leave();
+  }
+
+  /// Opens the sockets. False after it has complained.
+  bool let_in() {
+    publication_ = publication{};
+    auto made = publish(*sys_, place_.socket_path(), control_);
+    if (!made) {
+      complain(ipc_text(made.error()));
+      return false;
+    }
+    publication_ = std::move(*made);
+    return open_door();
+  }
+
+  // Without it a folder that is removed stays so; the rest works.
+  void watch_folder() {
+    try {
+      folder_watch_.emplace(loop_, place_.folder(),
+                            [this] { look_at_folder(); });
+      look_at_folder();
+    } catch (const std::system_error& error) {
+      complain("pup: " + place_.folder() + ": is not watched: " + error.what());
+    }
+  }
+
+  /// Whether all is there by which commands and readers find us.
+  [[nodiscard]] bool can_be_reached() const {
+    const auto stands = [](const std::string& path) {
+      return ::access(path.c_str(), F_OK) == 0;
+    };
+    return place_.is_open() && stands(place_.socket_path())
+           && (!readers_ || stands(place_.status_path()));
+  }
+
+  /// Makes anew what somebody has removed, as soon as it can be.
+  void look_at_folder() {
+    if (aside_ || can_be_reached())
+      return;
+    door_.reset();
+    const auto error = make_folder();
+    if (!error && control_ && let_in())
+      complain("pup: " + place_.folder()
+               + ": was removed, and is made anew; commands reach pup again");
+    if (error && std::exchange(lost_, error->text) != error->text)
+      complain("pup: " + place_.folder() + ": was removed, and no command can "
+               "reach pup until it can be made anew: " + error->text);
+    if (!error)
+      lost_.clear();
+  }
+
+  std::optional<place_error> make_folder() {
+    const std::lock_guard guard{facts_mutex_};
+    auto error = place_.open_again(facts_);
+    if (!error)
+      error = place_.admit(readers_);
+    if (!error && guardian_)
+      guardian_->hold(lock_name, place_.lock());
+    return error;
   }
 
   void leave() {
@@ -238,7 +297,7 @@ private:
                     });
       return true;
     } catch (const std::system_error& error) {
-      result_ = complain(std::string{"ipc.readers: "} + error.what());
+      complain(std::string{"ipc.readers: "} + error.what());
       return false;
     }
   }
@@ -259,6 +318,22 @@ private:
                 self->quit();
               });
     });
+  }
+
+  /// A successor goes by what has come about, never by what has failed here;
+  /// and by its path commands find us. On a thread of the actor system.
+  void applied(const apply& x) {
+    const std::lock_guard guard{facts_mutex_};
+    change_config(facts_, path_of(x));
+    if (guardian_) {
+      guardian_->note(config_name, x.text);
+      guardian_->note(config_file_name, facts_.config);
+      guardian_->note(facts_name, text_of(facts_));
+    }
+    if (!place_.is_open())
+      return;  // is told with the next folder
+    if (const auto error = place_.tell(facts_))
+      complain("pup: " + error->text);
   }
 
   void tell(const std::string& state) {
@@ -306,7 +381,11 @@ private:
     door_.reset();
     control_ = nullptr;
     publication_ = publication{};
-    place_.disown();
+    folder_watch_.reset();
+    {
+      const std::lock_guard guard{facts_mutex_};
+      place_.disown();
+    }
     const auto carried = [this] {
       boost::asio::post(loop_, [this] { loop_.stop(); });
     };
@@ -358,6 +437,9 @@ private:
   place place_;
   bool background_;
   std::shared_ptr<guardian_link> guardian_;
+  // Told of by the actor system and by the loop.
+  std::mutex facts_mutex_;
+  start_facts facts_;
   bool away_ = false;  // from the terminal that started it
   bool asked_to_stop_ = false;
   bool up_ = false;     // can be reached
@@ -373,6 +455,8 @@ private:
   control_actor control_;    // goes before the actor system, as what follows
   publication publication_;  // goes first: it refers to the actor system
   std::optional<status_door> door_;
+  std::optional<folder_watch> folder_watch_;
+  std::string lost_;  // why the folder cannot be made anew
 };
 
 }  // namespace
@@ -382,25 +466,28 @@ namespace {
 /// What is to run: a configuration's content, and the file it stands in.
 struct wanted_config {
   load_result content;
-  std::string file;  // canonical; empty: it came in words
+  config_file file;                  // without paths: it came in words
+  std::vector<std::string> known{};  // see start_facts
 };
 
 std::optional<wanted_config> find_config(const command& what,
                                          guardian_link* guardian) {
   if (!what.entry.empty()) {
-    std::error_code ignored;
+    const auto folder = working_folder();
     const auto text = "{\"processes\": [" + json_of(what.entry) + "]}";
-    return wanted_config{
-        load(text, "command line",
-             std::filesystem::current_path(ignored).string(), real_world()),
-        {}};
+    wanted_config result{load(text, "command line", folder, real_world()), {}};
+    result.file.default_name = default_name(folder);
+    return result;
   }
   // What ran, whatever the file says by now.
   if (guardian != nullptr) {
     auto& notes = guardian->inherited().notes;
-    if (const auto text = notes.find(config_name); text != notes.end())
-      return wanted_config{load_text(text->second, notes[config_file_name]),
-                           notes[config_file_name]};
+    if (const auto text = notes.find(config_name); text != notes.end()) {
+      const auto& file = notes[config_file_name];
+      return wanted_config{load_known_text(text->second, file),
+                           look_at(file, text->second),
+                           known_paths(notes[facts_name])};
+    }
   }
   auto file = what.of_config.value_or(what.config);
   if (file.empty())
@@ -411,12 +498,36 @@ std::optional<wanted_config> find_config(const command& what,
   if (auto* faults = std::get_if<std::vector<diagnostic>>(&text))
     return wanted_config{std::move(*faults), {}};
   const auto& content = std::get<std::string>(text);
-  wanted_config result{load_text(content, file), canonical(file)};
+  wanted_config result{load_text(content, file), look_at(file, content)};
   if (guardian != nullptr) {
     guardian->note(config_name, content);
-    guardian->note(config_file_name, result.file);
+    guardian->note(config_file_name, result.file.written);
   }
   return result;
+}
+
+/// What the supervisor is called, and a successor as well, whatever it would
+/// call itself.
+std::string name_of(const command& what, const config_file& file,
+                    guardian_link* guardian) {
+  if (what.name)
+    return *what.name;
+  if (guardian != nullptr && guardian->inherited().predecessors > 0) {
+    const auto& notes = guardian->inherited().notes;
+    if (const auto noted = notes.find(own_name); noted != notes.end())
+      return noted->second;
+    if (notes.contains(config_name))  // by a version that noted no name
+      return file.name.value_or(former_default_name);
+  }
+  return file.supervisor();
+}
+
+place_locks locks_of(inheritance& x) {
+  const auto take = [&](const char* name) {
+    auto found = x.held.extract(name);
+    return found.empty() ? unique_fd{} : std::move(found.mapped());
+  };
+  return {take(lock_name), take(state_lock_name)};
 }
 
 /// Never two copies: what a killed predecessor has left ends first. On trouble:
@@ -473,50 +584,56 @@ exit_code run_supervisor(const command& what) {
           std::get_if<std::vector<diagnostic>>(&wanted->content))
     return complain(*faults);
   auto& spec = std::get<pup_spec>(wanted->content);
-  if (what.name)
-    spec.name = *what.name;
+  const auto& file = wanted->file;
+  const auto follows = guardian && guardian->inherited().predecessors > 0;
+  spec.name = name_of(what, file, guardian.get());
   std::optional<gid_t> readers;
   if (!spec.readers.empty()) {
     readers = group_named(spec.readers);
     if (!readers)
-      return complain(wanted->file + ": ipc.readers: there is no group '"
+      return complain(file.written + ": ipc.readers: there is no group '"
                           + spec.readers
                           + "'; create it (groupadd) or name another",
                       exit_code::usage);
   }
   start_facts facts;
-  facts.config = wanted->file;
+  facts.known = std::move(wanted->known);
+  change_config(facts, file.written);
   facts.version = PUP_VERSION;
   facts.started = std::chrono::system_clock::now();
-  unique_fd lock;
-  if (guardian)
-    if (auto kept = guardian->inherited().held.extract(lock_name);
-        !kept.empty())
-      lock = std::move(kept.mapped());
+  if (!follows && !what.name)
+    if (const auto error = take_over_former_name(file, process_environment()))
+      return complain(error->text);
   auto opened =
-      open_place(spec.name, process_environment(), facts, std::move(lock));
+      open_place(spec.name, process_environment(), facts,
+                 follows ? locks_of(guardian->inherited()) : place_locks{});
   if (const auto* error = std::get_if<place_error>(&opened))
     return complain(error->text);
-  if (const auto error = std::get<place>(opened).admit(readers))
-    return complain(error->text);
+  auto& where = std::get<place>(opened);
+  if (where.is_open())
+    if (const auto error = where.admit(readers))
+      return complain(error->text);
   // A process without "cwd" runs beside its configuration, wherever pup was
-  // started from.
-  const auto folder = std::filesystem::path{facts.config}.parent_path();
+  // started from. Where a successor finds no folder any more it does without.
+  const auto folder = folder_of(facts.config);
   if (!folder.empty())
-    if (const auto fault = enter(folder.string()))
-      return complain(folder.string()
-                      + ": cannot be entered: " + reason_of(*fault));
+    if (const auto fault = enter(folder); fault && !follows)
+      return complain(folder + ": cannot be entered: " + reason_of(*fault));
   if (guardian) {
-    guardian->hold(lock_name, std::get<place>(opened).lock());
+    if (where.lock() >= 0)
+      guardian->hold(lock_name, where.lock());
+    if (where.state_lock() >= 0)
+      guardian->hold(state_lock_name, where.state_lock());
+    guardian->note(own_name, spec.name);
+    guardian->note(facts_name, text_of(facts));
   }
   // What a guardian keeps is gone on with.
-  if (!guardian || guardian->inherited().predecessors == 0)
-    if (const auto trouble =
-            end_predecessor(spec, std::get<place>(opened), signals.get()))
+  if (!follows)
+    if (const auto trouble = end_predecessor(spec, where, signals.get()))
       return complain(*trouble);
   daemon it{std::move(spec),
-            std::move(std::get<place>(opened)),
-            std::move(facts.config),
+            std::move(where),
+            std::move(facts),
             std::move(signals),
             what,
             guardian,

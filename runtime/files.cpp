@@ -23,9 +23,11 @@ namespace asio = boost::asio;
 /// A watcher with its loop and thread.
 class watch_thread {
 public:
-  explicit watch_thread(std::vector<std::string> own) : own_(std::move(own)) {
+  watch_thread(std::vector<std::string> own, std::string base)
+      : own_(std::move(own)), base_(std::move(base)) {
     std::error_code ignored;
-    base_ = std::filesystem::current_path(ignored).string();
+    if (base_.empty())
+      base_ = std::filesystem::current_path(ignored).string();
   }
   watch_thread(const watch_thread&) = delete;
   watch_thread& operator=(const watch_thread&) = delete;
@@ -111,8 +113,8 @@ std::string pattern_of(std::string_view path) {
 
 }  // namespace
 
-file_watch real_file_watch(std::vector<std::string> own) {
-  auto thread = std::make_shared<watch_thread>(std::move(own));
+file_watch real_file_watch(std::vector<std::string> own, std::string base) {
+  auto thread = std::make_shared<watch_thread>(std::move(own), std::move(base));
   file_watch result;
   result.begin = [thread](const watch_request& wanted,
                           std::function<void(const watch_news&)> tell) {

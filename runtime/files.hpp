@@ -10,9 +10,9 @@ namespace pup {
 
 /// On a thread of its own, which exists once something is watched: a large tree
 /// takes a while to look through. `own`: patterns (glob.hpp) of absolute paths
-/// that never count. Changed files are named as seen from the current folder of
-/// this call.
-file_watch real_file_watch(std::vector<std::string> own);
+/// that never count. Changed files are named as seen from `base`, an absolute
+/// folder; empty: the current one of this call.
+file_watch real_file_watch(std::vector<std::string> own, std::string base = {});
 
 /// Patterns of the files that a supervisor of `spec` writes: logs, the rotated
 /// ones as well, and pids.

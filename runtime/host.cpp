@@ -3,6 +3,7 @@
 #include "pup/actors/spawn.hpp"
 #include "pup/actors/supervisor.hpp"
 #include "pup/config/load.hpp"
+#include "pup/config/paths.hpp"
 #include "pup/config/relations.hpp"
 #include "pup/runtime/calendar.hpp"
 #include "pup/runtime/carriers.hpp"
@@ -15,6 +16,8 @@
 #include "pup/runtime/inherit.hpp"
 #include "pup/runtime/journal.hpp"
 #include "pup/runtime/log.hpp"
+#include "pup/runtime/machine.hpp"
+#include "pup/runtime/place.hpp"
 #include "pup/runtime/proxy.hpp"
 #include "pup/runtime/recall.hpp"
 #include "pup/runtime/service_manager.hpp"
@@ -115,6 +118,8 @@ public:
       : sys_(sys) {
     if (const auto faults = check(spec); !faults.empty())
       throw std::invalid_argument(faults.front());
+    if (!options.state_folder.empty() && !options.state_is_locked)
+      lock_folder(options.state_folder, spec.name);
     if (options.environment.empty())
       options.environment = own_environment();
     // In front: the first of equal names counts.
@@ -165,7 +170,7 @@ public:
     auto own = own_files(spec);
     for (const auto& x : options.own_folders)
       own.push_back(glob_of_path(x));
-    world_.files = real_file_watch(std::move(own));
+    world_.files = real_file_watch(std::move(own), folder_of(options.config));
     auto whole = tree(spec, options);
     past_.kept.clear();  // a unit that is added later has no past
     missed_.clear();
@@ -262,6 +267,16 @@ private:
       self->receive([](const caf::down_msg&) {});
   }
 
+  /// Where it is not there, or cannot be written to, the journal tells.
+  void lock_folder(const std::string& folder, const std::string& name) {
+    auto lock = lock_state(folder, name);
+    if (const auto* error = std::get_if<place_error>(&lock);
+        error != nullptr && error->code == place_errc::already_running)
+      throw std::runtime_error(error->text);
+    if (auto* fd = std::get_if<unique_fd>(&lock))
+      state_lock_ = std::move(*fd);
+  }
+
   /// Looks back, and begins to write down what happens now.
   void remember(const pup_spec& spec, const host_options& options) {
     if (options.state_folder.empty())
@@ -277,6 +292,11 @@ private:
     begin.started = start_time_of(begin.pid).value_or(0);
     begin.config_mark = spec.source.value;
     begin.config = options.config;
+    // Versions before this one noted where links led.
+    if (auto* state = std::get_if<std::optional<saved_state>>(&found);
+        state != nullptr && *state && (*state)->config != options.config
+        && canonical((*state)->config) == canonical(options.config))
+      (*state)->config = options.config;
     past_ = recall(spec, options.config, begin.boot, found);
     begin.told_environment =
         past_.told_environment || withholds(spec, options.environment);
@@ -623,6 +643,7 @@ private:
   }
 
   caf::actor_system& sys_;
+  unique_fd state_lock_;         // goes last
   std::optional<log_sink> log_;  // outlives the loop, whose processes write
   recollection past_;
   std::map<std::string, std::vector<adopted_life>> lives_;  // by unit

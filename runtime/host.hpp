@@ -35,8 +35,11 @@ struct host_options {
   /// `logger` of the configuration names a file.
   std::string log_folder;
   /// Folder of the state file (state_file.hpp), which lets the supervisor go on
-  /// where it was when it is killed. Empty: there is none.
+  /// where it was when it is killed. Locked as long as the host lives, so that
+  /// two never share one. Empty: there is none.
   std::string state_folder;
+  /// The caller has locked it (place.hpp).
+  bool state_is_locked = false;
   /// Marks each process as one of this supervisor (survivors.hpp). Empty: none.
   std::string owner;
   /// Folders that this process writes to: files there do not count as changes
@@ -84,7 +87,7 @@ class host {
 public:
   /// Throws std::system_error when SIGCHLD is ignored or a thread cannot be
   /// started, std::invalid_argument with the faults of a spec that check()
-  /// refuses.
+  /// refuses, std::runtime_error when another one has the state folder.
   host(caf::actor_system& sys, pup_spec spec, host_options options);
   host(const host&) = delete;
   host& operator=(const host&) = delete;

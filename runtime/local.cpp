@@ -3,6 +3,7 @@
 #include "pup/config/edit.hpp"
 #include "pup/config/import.hpp"
 #include "pup/config/plain_text.hpp"
+#include "pup/runtime/config_file.hpp"
 #include "pup/runtime/listening.hpp"
 #include "pup/runtime/machine.hpp"
 #include "pup/runtime/manual.hpp"
@@ -19,14 +20,6 @@
 namespace pup {
 
 namespace {
-
-/// The result of load() for a text that is, or will be, `file`.
-load_result judge(const std::string& text, const std::string& file) {
-  std::error_code ignored;
-  const auto path = std::filesystem::absolute(file, ignored);
-  return load(text, file, path.parent_path().lexically_normal().string(),
-              real_world());
-}
 
 std::string file_of(const command& what) {
   return what.of_config ? *what.of_config : default_config();
@@ -49,7 +42,7 @@ exit_code init(const command& what) {
     entry = {{"id", json_of("hello")},
              {"cmd", json_of("while true; do echo hello; sleep 10; done")}};
   const auto text = first_config(entry);
-  if (const auto judged = judge(text, file);
+  if (const auto judged = load_text(text, file);
       const auto* faults = std::get_if<std::vector<diagnostic>>(&judged))
     return complain(*faults);
   if (const auto fault = create_text(file, text, {{}, caller_of_root()}))
@@ -77,7 +70,7 @@ exit_code edit(const std::string& file, const Change& change,
                         + fault->problem + "; " + fault->remedy,
                     exit_code::usage);
   const auto& text = std::get<std::string>(result);
-  if (const auto judged = judge(text, file);
+  if (const auto judged = load_text(text, file);
       const auto* faults = std::get_if<std::vector<diagnostic>>(&judged))
     return complain(*faults);
   if (const auto fault = replace_text(file, text, {{}, caller_of_root()}))
@@ -129,7 +122,7 @@ exit_code import(const command& what) {
     complain(x.subject + ": " + x.text);
   // What is not installed here, or a folder that is not there.
   const auto judged =
-      judge(result.text, what.output.empty() ? "pup.json" : what.output);
+      load_text(result.text, what.output.empty() ? "pup.json" : what.output);
   if (const auto* faults = std::get_if<std::vector<diagnostic>>(&judged))
     complain(*faults);
   return exit_code::done;
@@ -172,6 +165,21 @@ std::vector<std::string> common_ports(const pup_spec& spec) {
   return result;
 }
 
+/// The supervisor of a unit. One that was enabled for this file when every
+/// default name was "pup" keeps it: there are never two of a file.
+std::string service_name(const command& what, const config_file& file) {
+  if (what.name)
+    return *what.name;
+  const auto former =
+      unit_folder(what.system) + '/' + unit_name(former_default_name);
+  const auto unit = read_text(former, bounds::config_bytes);
+  const auto* text = std::get_if<std::string>(&unit);
+  if (!file.name && text != nullptr
+      && is_unit_of(*text, former_default_name, file))
+    return former_default_name;
+  return file.supervisor();
+}
+
 exit_code enable_service(const command& what) {
   const auto file = what.config.empty() ? file_of(what) : what.config;
   if (file.empty())
@@ -181,9 +189,10 @@ exit_code enable_service(const command& what) {
     return complain(*faults);
   const auto& spec = std::get<pup_spec>(loaded);
   service x;
-  x.name = what.name.value_or(spec.name);
+  const auto named = look_at(file);
+  x.name = service_name(what, named);
   x.program = std::filesystem::read_symlink("/proc/self/exe").string();
-  x.config = canonical(file);
+  x.config = named.written;
   const auto* path = std::getenv("PATH");
   x.path = path != nullptr ? path : "";
   x.system = what.system;
@@ -217,7 +226,9 @@ exit_code enable_service(const command& what) {
 }
 
 exit_code disable_service(const command& what) {
-  const auto name = what.name.value_or("pup");
+  const auto file = what.of_config ? look_at(*what.of_config) : config_here();
+  const auto name = file ? service_name(what, *file)
+                         : what.name.value_or(former_default_name);
   if (const auto fault = unit_name_fault(name))
     return complain("disable-service: " + *fault, exit_code::usage);
   if (what.dry_run) {

@@ -1,7 +1,9 @@
 #include "pup/runtime/logs.hpp"
 
+#include "pup/runtime/former_name.hpp"
 #include "pup/runtime/log_query.hpp"
 #include "pup/runtime/machine.hpp"
+#include "pup/runtime/meant.hpp"
 #include "pup/runtime/output.hpp"
 #include "pup/runtime/place.hpp"
 
@@ -31,18 +33,33 @@ std::uint64_t now_us() {
 
 // -- whose logs ---------------------------------------------------------------
 
+bool has_store(const std::string& state_folder) {
+  std::error_code ignored;
+  return fs::is_directory(log_folder(state_folder), ignored);
+}
+
 /// Supervisors that have a store, by name.
 std::vector<std::string> stored_names(const std::string& parent) {
   std::vector<std::string> result;
   std::error_code error;
   for (fs::directory_iterator i{parent, error}, end; !error && i != end;
-       i.increment(error)) {
-    std::error_code ignored;
-    if (fs::is_directory(log_folder(i->path().string()), ignored))
+       i.increment(error))
+    if (has_store(i->path().string()))
       result.push_back(i->path().filename().string());
-  }
   std::sort(result.begin(), result.end());
   return result;
+}
+
+/// The name under which the supervisor of a file has left logs; empty: it has
+/// left none.
+std::string store_of(const config_file& file, const std::string& parent) {
+  const auto own = parent + '/' + file.supervisor();
+  if (has_store(own) && (file.name || is_state_of(file, own, true)))
+    return file.supervisor();
+  const auto former = parent + '/' + former_default_name;
+  if (!file.name && has_store(former) && is_state_of(file, former, false))
+    return former_default_name;
+  return {};
 }
 
 std::string list(const std::vector<std::string>& names) {
@@ -58,30 +75,25 @@ std::variant<std::string, exit_code> meant_by(const command& what,
                                               const std::string& parent) {
   if (what.name)
     return *what.name;
-  wanted_supervisor wanted;
-  std::error_code ignored;
-  wanted.folder = canonical(fs::current_path(ignored).string());
-  if (what.of_config) {
-    const auto path = canonical(*what.of_config);
-    wanted.config = path.empty() ? *what.of_config : path;
-  }
-  const auto chosen =
-      choose(discover(process_environment()), wanted,
-             [](const running&, const std::string&) { return false; });
+  const auto wanted = wanted_by(what);
+  const auto all = discover(process_environment());
+  const auto chosen = choose(
+      all, wanted, [](const running&, const std::string&) { return false; });
   if (const auto* one = std::get_if<running>(&chosen))
     return one->name;
-  if (const auto* several = std::get_if<ambiguous>(&chosen)) {
-    std::vector<std::string> names;
-    for (const auto& x : several->candidates)
-      names.push_back(x.name);
-    return complain("pup: several supervisors run: " + list(names)
-                    + "; choose one with --name");
-  }
-  if (what.of_config) {
-    const auto loaded = load_file(*what.of_config);
-    if (const auto* spec = std::get_if<pup_spec>(&loaded))
-      return spec->name;
-    return complain(std::get<std::vector<diagnostic>>(loaded));
+  if (std::holds_alternative<ambiguous>(chosen))
+    return complain(why_not_one(chosen, what, wanted, all).text);
+  // None runs: the file's own logs are meant, never another's.
+  if (const auto& file = wanted.config ? wanted.config : wanted.here) {
+    if (const auto name = store_of(*file, parent); !name.empty())
+      return name;
+    if (wanted.config && file->resolved.empty())
+      return complain(file->written + ": no such file; name a configuration",
+                      exit_code::usage);
+    return complain("pup: '" + file->supervisor() + "' of " + file->written
+                        + " is not running and has left no logs in " + parent
+                        + "; start it with pup start, or choose with --name",
+                    exit_code::not_running);
   }
   const auto names = stored_names(parent);
   if (names.size() == 1)

@@ -1,5 +1,7 @@
 #include "pup/runtime/machine.hpp"
 
+#include "pup/config/expand.hpp"
+#include "pup/config/paths.hpp"
 #include "pup/runtime/accounts.hpp"
 #include "pup/runtime/fd.hpp"
 #include "pup/runtime/pattern.hpp"
@@ -56,6 +58,11 @@ std::string program_problem(const std::string& program,
   return ::access(file.c_str(), X_OK) == 0 ? std::string{} : "not executable";
 }
 
+bool is_link(const std::string& path) {
+  struct stat info {};
+  return ::lstat(path.c_str(), &info) == 0 && S_ISLNK(info.st_mode);
+}
+
 std::uint32_t usable_processors() {
   cpu_set_t set;
   if (::sched_getaffinity(0, sizeof(set), &set) != 0)
@@ -98,6 +105,7 @@ world real_world() {
     auto* fault = std::get_if<std::string>(&parsed);
     return fault != nullptr ? *fault : std::string{};
   };
+  result.is_link = is_link;
   result.processors = usable_processors();
   return result;
 }
@@ -106,6 +114,22 @@ std::string canonical(const std::string& path) {
   std::error_code code;
   auto result = std::filesystem::canonical(path, code);
   return code ? std::string{} : result.string();
+}
+
+std::string working_folder() {
+  const auto* written = std::getenv("PWD");
+  struct stat named {};
+  struct stat here {};
+  if (written != nullptr && *written == '/' && ::stat(".", &here) == 0
+      && ::stat(written, &named) == 0 && here.st_dev == named.st_dev
+      && here.st_ino == named.st_ino)
+    return absolute_path(written, "/", is_link);
+  std::error_code ignored;
+  return std::filesystem::current_path(ignored).string();
+}
+
+std::string as_written(const std::string& path) {
+  return absolute_path(path, working_folder(), is_link);
 }
 
 uid_t caller_of_root() {
@@ -176,11 +200,42 @@ std::variant<std::string, std::vector<diagnostic>> read_config(
   return text;
 }
 
+namespace {
+
+load_result load_beside(const std::string& text, const std::string& shown,
+                        const std::string& folder, world machine) {
+  machine.program_problem = [folder, ask = std::move(machine.program_problem)](
+                                const std::string& program,
+                                const std::string& search_path,
+                                const std::string& cwd) {
+    return ask(program, search_path, cwd.empty() ? folder : cwd);
+  };
+  auto result = load(text, shown, folder, machine);
+  if (auto* spec = std::get_if<pup_spec>(&result))
+    for (auto& x : spec->processes)
+      if (x.cwd.empty())
+        x.cwd = escape_placeholders(folder);
+  return result;
+}
+
+}  // namespace
+
 load_result load_text(const std::string& text, const std::string& path) {
-  const auto found = canonical(path);
-  const auto folder =
-      std::filesystem::path{found.empty() ? path : found}.parent_path();
-  return load(text, path, folder.string(), real_world());
+  return load_text(text, path, folder_of(as_written(path)));
+}
+
+load_result load_text(const std::string& text, const std::string& shown,
+                      const std::string& folder) {
+  return load_beside(text, shown, folder, real_world());
+}
+
+load_result load_known_text(const std::string& text, const std::string& path) {
+  auto machine = real_world();
+  machine.folder_problem = [](const std::string&) { return std::string{}; };
+  machine.program_problem = [](const std::string&, const std::string&,
+                               const std::string&) { return std::string{}; };
+  return load_beside(text, path, folder_of(as_written(path)),
+                     std::move(machine));
 }
 
 load_result load_file(const std::string& path) {

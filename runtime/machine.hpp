@@ -16,14 +16,22 @@ namespace pup {
 world real_world();
 
 /// Reads and loads a configuration file. The text of a fault names the file as
-/// given; relative paths inside it start at its folder. Root loads no file that
-/// somebody else may write, or that links of somebody else lead to, but the
-/// user who called sudo: it says what root is to run.
+/// given. Relative paths inside it start at its folder as that is written, so
+/// that a link in it is followed anew at each start; so does a process without
+/// `cwd`. Root loads no file that somebody else may write, or that links of
+/// somebody else lead to, but the user who called sudo: it says what root is to
+/// run.
 load_result load_file(const std::string& path);
 /// The two halves of that: the text, and what it says when it stands there.
 std::variant<std::string, std::vector<diagnostic>> read_config(
     const std::string& path);
 load_result load_text(const std::string& text, const std::string& path);
+/// `shown` is the file's name in faults, `folder` where it stands: absolute.
+load_result load_text(const std::string& text, const std::string& shown,
+                      const std::string& folder);
+/// The same for a text that has been run already: folders and programs may be
+/// missing by now, which is for the starts of its processes to tell.
+load_result load_known_text(const std::string& text, const std::string& path);
 
 /// Whom root trusts besides itself: the user who called sudo means files of
 /// their own. 0: there is none.
@@ -32,5 +40,12 @@ uid_t caller_of_root();
 /// Absolute path of an existing file with links resolved; empty when there is
 /// none.
 std::string canonical(const std::string& path);
+
+/// Absolute path of a file with the links left as they are written.
+std::string as_written(const std::string& path);
+
+/// The working folder by the name under which the shell has entered it (PWD),
+/// where that leads here; else with links resolved.
+std::string working_folder();
 
 }  // namespace pup

@@ -209,7 +209,7 @@ std::string help_text() {
   completion SHELL   for bash, zsh, fish; help COMMAND: more about one
 
 Which supervisor: --name NAME or --config FILE; else the one started from this
-folder; else the only one; else the one that has the id.
+folder (none, where that does not run); else the only one, or that with the id.
 --no-wait: do not wait until it is done. --timeout S: wait no longer. --version.
 Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not running.
 

@@ -1,5 +1,7 @@
 #include "pup/runtime/place.hpp"
 
+#include "pup/config/paths.hpp"
+#include "pup/runtime/machine.hpp"
 #include "pup/runtime/trusted_path.hpp"
 
 #include <algorithm>
@@ -29,11 +31,13 @@ constexpr auto status_name = "status.sock";
 // Of root's supervisors.
 constexpr auto runtime_of_machine = "/run/pup";
 constexpr auto state_of_machine = "/var/lib/pup";
-constexpr std::size_t name_length = 64;
-/// A path of PATH_MAX bytes with every byte escaped, and the short lines.
-constexpr std::size_t facts_bytes = 16 * 1024;
+/// Some paths of PATH_MAX bytes with every byte escaped, and the short lines.
+constexpr std::size_t facts_bytes = 64 * 1024;
+/// Of them the newest: of a path that nobody has used for so long nobody knows.
+constexpr std::size_t most_known = 16;
+constexpr std::size_t known_bytes = 32 * 1024;
 
-struct folder {
+struct checked_folder {
   unique_fd fd;
   std::string path;
 };
@@ -57,13 +61,8 @@ std::optional<std::string> absolute_of(const environment& env,
 }  // namespace
 
 bool usable_name(const std::string& name) {
-  constexpr std::string_view allowed =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-      "abcdefghijklmnopqrstuvwxyz"
-      "0123456789@._-";
   return !name.empty() && name.size() <= name_length && name != "."
-         && name != ".."
-         && name.find_first_not_of(allowed) == std::string::npos;
+         && name != ".." && std::all_of(name.begin(), name.end(), is_of_names);
 }
 
 namespace {
@@ -113,7 +112,7 @@ std::variant<trusted_folder, place_error> folder_above(
 }
 
 /// Both are checked after they are opened.
-std::variant<folder, place_error> make_parent(const std::string& path,
+std::variant<checked_folder, place_error> make_parent(const std::string& path,
                                               const std::string& variable) {
   auto found = folder_above(path, variable);
   if (auto* error = std::get_if<place_error>(&found))
@@ -129,7 +128,7 @@ std::variant<folder, place_error> make_parent(const std::string& path,
     error.text += "; set " + variable + " to a folder of your own";
     return error;
   }
-  folder result{unique_fd{::openat(above.fd(), name.c_str(), folder_flags)},
+  checked_folder result{unique_fd{::openat(above.fd(), name.c_str(), folder_flags)},
                 path};
   if (!result.fd)
     return open_folder_error(path, errno, variable);
@@ -138,7 +137,7 @@ std::variant<folder, place_error> make_parent(const std::string& path,
 
 enum class owners { me, me_or_root };
 
-std::optional<place_error> check_folder(const folder& x, owners allowed,
+std::optional<place_error> check_folder(const checked_folder& x, owners allowed,
                                         const environment& env,
                                         const std::string& variable) {
   struct stat info {};
@@ -161,25 +160,29 @@ std::optional<place_error> check_folder(const folder& x, owners allowed,
   return std::nullopt;
 }
 
-std::variant<folder, place_error> open_folder(const std::string& parent_path,
-                                              const std::string& name,
-                                              const environment& env,
-                                              const std::string& variable) {
+place_error relative_parent(const std::string& path,
+                            const std::string& variable) {
+  return {
+      place_errc::invalid,
+      path + ": is a relative path; set " + variable + " to an absolute one",
+      0};
+}
+
+std::variant<checked_folder, place_error> open_folder(
+    const std::string& parent_path, const std::string& name,
+    const environment& env, const std::string& variable) {
   if (parent_path.front() != '/')
-    return place_error{place_errc::invalid,
-                       parent_path + ": is a relative path; set " + variable
-                           + " to an absolute one",
-                       0};
+    return relative_parent(parent_path, variable);
   auto made = make_parent(parent_path, variable);
   if (auto* error = std::get_if<place_error>(&made))
     return std::move(*error);
-  const auto parent = std::move(std::get<folder>(made));
+  const auto parent = std::move(std::get<checked_folder>(made));
   if (auto error = check_folder(parent, owners::me_or_root, env, variable))
     return *error;
   auto path = parent_path == "/" ? "/" + name : parent_path + "/" + name;
   if (::mkdirat(parent.fd.get(), name.c_str(), 0700) != 0 && errno != EEXIST)
     return failed(path, "create the folder", errno);
-  folder result{
+  checked_folder result{
       unique_fd{::openat(parent.fd.get(), name.c_str(), folder_flags)}, path};
   if (!result.fd)
     return open_folder_error(path, errno, variable);
@@ -240,15 +243,6 @@ Integer number(std::string_view text) {
                                                                   : Integer{};
 }
 
-std::string facts_text(const start_facts& facts) {
-  auto since = std::chrono::duration_cast<std::chrono::milliseconds>(
-      facts.started.time_since_epoch());
-  return "pid " + std::to_string(::getpid()) + "\nversion "
-         + escaped(facts.version) + "\nstarted-ms "
-         + std::to_string(since.count()) + "\nconfig " + escaped(facts.config)
-         + "\n";
-}
-
 void read_facts(std::string_view text, running& out) {
   while (!text.empty()) {
     auto line = text.substr(0, text.find('\n'));
@@ -267,6 +261,10 @@ void read_facts(std::string_view text, running& out) {
           std::chrono::milliseconds{number<std::int64_t>(value)}};
     else if (key == "config")
       out.config = unescaped(value);
+    else if (key == "folder")
+      out.folder = unescaped(value);
+    else if (key == "known")
+      out.known.push_back(unescaped(value));
   }
 }
 
@@ -309,44 +307,61 @@ bool write_all(int fd, std::string_view text) {
 
 /// Readers see the old file or the whole new one. No fsync: the file means
 /// nothing after a power failure, since no lock is held then.
-std::optional<place_error> write_facts(const folder& where,
+std::optional<place_error> write_facts(int folder_fd, const std::string& folder,
                                        const start_facts& facts) {
-  auto path = where.path + "/" + facts_name;
   unique_fd draft{
-      ::openat(where.fd.get(), facts_draft_name,
+      ::openat(folder_fd, facts_draft_name,
                O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600)};
-  if (!draft || !write_all(draft.get(), facts_text(facts))
-      || ::renameat(where.fd.get(), facts_draft_name, where.fd.get(),
-                    facts_name)
-             != 0)
-    return failed(path, "write", errno);
+  if (!draft || !write_all(draft.get(), text_of(facts))
+      || ::renameat(folder_fd, facts_draft_name, folder_fd, facts_name) != 0)
+    return failed(folder + "/" + facts_name, "write", errno);
   return std::nullopt;
 }
 
-std::variant<unique_fd, place_error> take_lock(const folder& where,
-                                               const std::string& name) {
-  auto path = where.path + "/" + lock_name;
-  unique_fd fd{::openat(where.fd.get(), lock_name,
+std::variant<unique_fd, place_error> open_lock(int folder_fd,
+                                               const std::string& folder) {
+  unique_fd fd{::openat(folder_fd, lock_name,
                         O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC,
                         0600)};
   if (!fd)
-    return failed(path, "open", errno);
+    return failed(folder + "/" + lock_name, "open", errno);
+  return fd;
+}
+
+place_error already_runs(const std::string& name, pid_t pid) {
+  return {place_errc::already_running,
+          "supervisor " + name + ": "
+              + (pid > 0 ? "is already running as pid " + std::to_string(pid)
+                         : std::string{"is already starting"})
+              + "; choose another name or stop it with pup terminate --name "
+              + name,
+          pid};
+}
+
+std::variant<unique_fd, place_error> take_lock(const checked_folder& where,
+                                               const std::string& name) {
+  auto opened = open_lock(where.fd.get(), where.path);
+  const auto* fd = std::get_if<unique_fd>(&opened);
+  if (fd == nullptr)
+    return opened;
   auto request = whole_file();
-  if (::fcntl(fd.get(), F_OFD_SETLK, &request) == 0)
-    return fd;
+  if (::fcntl(fd->get(), F_OFD_SETLK, &request) == 0)
+    return opened;
   if (errno != EAGAIN && errno != EACCES)
-    return failed(path, "lock", errno);
+    return failed(where.path + "/" + lock_name, "lock", errno);
   running holder;
   read_facts(small_file(where.fd.get(), facts_name), holder);
-  auto who = holder.pid > 0
-                 ? "is already running as pid " + std::to_string(holder.pid)
-                 : std::string{"is already starting"};
-  return place_error{place_errc::already_running,
-                     "supervisor " + name + ": " + who
-                       + "; choose another name or stop it with pup terminate "
-                         "--name "
-                       + name,
-                     holder.pid};
+  return already_runs(name, holder.pid);
+}
+
+/// Whether two descriptors, or a descriptor and a name in a folder, are one
+/// file.
+bool same_file(int fd, int folder_fd, const char* name) {
+  struct stat a {};
+  struct stat b {};
+  return ::fstat(fd, &a) == 0
+         && ::fstatat(folder_fd, name, &b, AT_SYMLINK_NOFOLLOW) == 0
+         && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
 bool locked_by_someone(int lock_fd) {
@@ -373,6 +388,8 @@ std::optional<running> look_into(int parent_fd, const std::string& parent,
   result.folder = parent + "/" + name;
   result.socket = result.folder + "/" + socket_name;
   read_facts(small_file(fd.get(), facts_name), result);
+  if (!result.config.empty())
+    result.resolved = canonical(result.config);
   return result;
 }
 
@@ -391,14 +408,62 @@ choice one_or_list(std::vector<running> candidates) {
   return ambiguous{std::move(candidates)};
 }
 
+/// Whether two folders, absolute and perhaps by way of links, are one.
+bool same_folder(const std::string& a, const std::string& b) {
+  if (a == b)
+    return true;
+  const auto leads_to = canonical(a);
+  return !leads_to.empty() && leads_to == canonical(b);
+}
+
 bool started_in(const running& x, const std::string& folder) {
-  namespace fs = std::filesystem;
-  return !x.config.empty()
-         && fs::path{x.config}.parent_path()
-                == fs::path{without_trailing_slashes(folder)};
+  return !x.config.empty() && same_folder(folder_of(x.config), folder);
+}
+
+bool knows(const running& x, const std::string& path) {
+  return std::find(x.known.begin(), x.known.end(), path) != x.known.end();
 }
 
 }  // namespace
+
+bool is_of_names(char c) {
+  constexpr std::string_view allowed =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+      "abcdefghijklmnopqrstuvwxyz"
+      "0123456789@._-";
+  return allowed.find(c) != std::string_view::npos;
+}
+
+void change_config(start_facts& facts, const std::string& config) {
+  auto& known = facts.known;
+  for (const auto& path : {facts.config, canonical(config)}) {
+    known.erase(std::remove(known.begin(), known.end(), path), known.end());
+    if (!path.empty() && path != config)
+      known.insert(known.begin(), path);
+  }
+  known.resize(std::min(known.size(), most_known));
+  facts.config = config;
+}
+
+std::string text_of(const start_facts& facts) {
+  auto since = std::chrono::duration_cast<std::chrono::milliseconds>(
+      facts.started.time_since_epoch());
+  std::string known;
+  for (const auto& x : facts.known)
+    if (auto line = "known " + escaped(x) + '\n';
+        known.size() + line.size() <= known_bytes)
+      known += line;
+  return "pid " + std::to_string(::getpid()) + "\nversion "
+         + escaped(facts.version) + "\nstarted-ms "
+         + std::to_string(since.count()) + "\nconfig " + escaped(facts.config)
+         + "\n" + known;
+}
+
+std::vector<std::string> known_paths(const std::string& text) {
+  running x;
+  read_facts(text, x);
+  return std::move(x.known);
+}
 
 environment process_environment() {
   return {[](const std::string& name) -> std::optional<std::string> {
@@ -438,19 +503,86 @@ std::string log_folder(const std::string& state_folder) {
   return state_folder + "/log";
 }
 
+namespace {
+
+/// Why the state folder is somebody else's: a supervisor that can be reached,
+/// or one that cannot, and by what it would be.
+place_error state_taken(const std::string& name, const std::string& state,
+                        const std::string& runtime_folder,
+                        const running& holder, const environment& env) {
+  for (const auto& x : discover(env))
+    if (x.name == name)
+      return already_runs(name, x.pid);
+  if (holder.pid <= 0)
+    return already_runs(name, 0);
+  const auto pid = std::to_string(holder.pid);
+  auto text = "supervisor " + name + ": is already running as pid " + pid
+              + " on " + state;
+  if (holder.folder == runtime_folder)
+    text += ", but cannot be reached: its runtime folder " + runtime_folder
+            + " was removed; it makes that anew as soon as "
+            + folder_of(runtime_folder) + " can be written to, or ends by kill "
+            + pid;
+  else
+    text += " and is reached in " + holder.folder + "; set PUP_RUNTIME_DIR to "
+            + folder_of(holder.folder)
+            + " to command it, or choose another name";
+  return {place_errc::already_running, std::move(text), holder.pid};
+}
+
+std::variant<unique_fd, running, place_error> try_lock_state(
+    const std::string& path) {
+  const unique_fd where{::open(path.c_str(), folder_flags)};
+  if (!where)
+    return failed(path, "open the folder", errno);
+  auto opened = open_lock(where.get(), path);
+  if (auto* error = std::get_if<place_error>(&opened))
+    return std::move(*error);
+  auto& fd = std::get<unique_fd>(opened);
+  auto request = whole_file();
+  if (::fcntl(fd.get(), F_OFD_SETLK, &request) == 0)
+    return std::move(fd);
+  if (errno == EAGAIN || errno == EACCES) {
+    running holder;
+    read_facts(small_file(where.get(), lock_name), holder);
+    return holder;
+  }
+  // Of a file system without locks: the runtime folder's must do.
+  return unique_fd{};
+}
+
+}  // namespace
+
+std::variant<unique_fd, place_error> lock_state(const std::string& folder,
+                                                const std::string& name) {
+  auto tried = try_lock_state(folder);
+  if (auto* fd = std::get_if<unique_fd>(&tried))
+    return std::move(*fd);
+  if (auto* error = std::get_if<place_error>(&tried))
+    return std::move(*error);
+  const auto pid = std::get<running>(tried).pid;
+  return place_error{place_errc::already_running,
+                     "supervisor " + name + ": " + folder
+                         + " is used by another one"
+                         + (pid > 0 ? ", pid " + std::to_string(pid) : "")
+                         + "; give each a state folder of its own",
+                     pid};
+}
+
 std::variant<place, place_error> open_place(const std::string& name,
                                             const environment& env,
                                             const start_facts& facts,
-                                            unique_fd taken) {
+                                            place_locks taken) {
   if (!usable_name(name))
     return place_error{place_errc::invalid,
                        "supervisor name \"" + escaped(name)
                          + "\": cannot name a folder; use 1 to 64 of "
                            "A-Za-z0-9@._-, not . or ..",
                        0};
-  auto parent = runtime_parent(env);
+  const auto parent = runtime_parent(env);
   place result;
   result.name_ = name;
+  result.env_ = env;
   result.folder_ = parent == "/" ? "/" + name : parent + "/" + name;
   if (auto path = result.socket_path(); path.size() > socket_path_bytes)
     return place_error{place_errc::too_long,
@@ -459,43 +591,95 @@ std::variant<place, place_error> open_place(const std::string& name,
                          + " bytes of a Unix socket; set PUP_RUNTIME_DIR to a "
                            "shorter folder",
                        0};
-  auto state = state_parent(env);
+  const auto state = state_parent(env);
   if (!state)
     return place_error{place_errc::invalid,
                        "state folder: none of PUP_STATE_DIR, XDG_STATE_HOME "
                        "and HOME is set; set PUP_STATE_DIR",
                        0};
-
-  auto opened = open_folder(parent, name, env, "PUP_RUNTIME_DIR");
-  if (auto error = std::get_if<place_error>(&opened))
-    return std::move(*error);
-  auto& where = std::get<folder>(opened);
+  if (parent.front() != '/')
+    return relative_parent(parent, "PUP_RUNTIME_DIR");
   auto kept = open_folder(*state, name, env, "PUP_STATE_DIR");
   if (auto error = std::get_if<place_error>(&kept))
     return std::move(*error);
-  result.state_folder_ = std::get<folder>(kept).path;
-
-  auto lock = taken ? std::move(taken) : take_lock(where, name);
-  if (auto error = std::get_if<place_error>(&lock))
+  result.state_folder_ = std::get<checked_folder>(kept).path;
+  // This one first: who is refused has made no runtime folder that another one
+  // has lost.
+  const auto follows = taken.runtime || taken.state;
+  result.state_lock_ = std::move(taken.state);
+  if (!result.state_lock_) {
+    auto tried = try_lock_state(result.state_folder_);
+    if (const auto* holder = std::get_if<running>(&tried))
+      return state_taken(name, result.state_folder_, result.folder_, *holder,
+                         env);
+    if (auto* error = std::get_if<place_error>(&tried))
+      return std::move(*error);
+    result.state_lock_ = std::move(std::get<unique_fd>(tried));
+  }
+  auto error = result.open_folder_of(facts, std::move(taken.runtime));
+  if (error && !follows)
     return std::move(*error);
+  return result;
+}
+
+std::optional<place_error> place::open_folder_of(const start_facts& facts,
+                                                 unique_fd taken) {
+  describe(facts);
+  auto opened = open_folder(folder_of(folder_), name_, env_, "PUP_RUNTIME_DIR");
+  if (auto error = std::get_if<place_error>(&opened))
+    return std::move(*error);
+  auto& where = std::get<checked_folder>(opened);
+  // One that was removed keeps nobody out of the one that is there now.
+  if (!taken || !same_file(taken.get(), where.fd.get(), lock_name)) {
+    auto lock = take_lock(where, name_);
+    if (auto error = std::get_if<place_error>(&lock))
+      return std::move(*error);
+    taken = std::move(std::get<unique_fd>(lock));
+  }
   // From here a killed predecessor's files are ours to clear.
   for (const auto* left : {socket_name, status_name, facts_name})
     ::unlinkat(where.fd.get(), left, 0);
-  if (auto error = write_facts(where, facts))
-    return std::move(*error);
-  result.lock_ = std::move(std::get<unique_fd>(lock));
-  result.folder_fd_ = std::move(where.fd);
-  return result;
+  if (auto error = write_facts(where.fd.get(), where.path, facts))
+    return error;
+  lock_ = std::move(taken);
+  folder_fd_ = std::move(where.fd);
+  return std::nullopt;
+}
+
+std::optional<place_error> place::open_again(const start_facts& facts) {
+  unique_fd lock{lock_ ? ::fcntl(lock_.get(), F_DUPFD_CLOEXEC, 0) : -1};
+  return open_folder_of(facts, std::move(lock));
+}
+
+bool place::is_open() const {
+  if (!folder_fd_ || !lock_)
+    return false;
+  struct stat facts {};
+  return same_file(folder_fd_.get(), AT_FDCWD, folder_.c_str())
+         && same_file(lock_.get(), folder_fd_.get(), lock_name)
+         && ::fstatat(folder_fd_.get(), facts_name, &facts, 0) == 0;
+}
+
+/// In the lock of the state, for those that it keeps out.
+void place::describe(const start_facts& facts) const {
+  if (!state_lock_)
+    return;
+  const auto text = "folder " + escaped(folder_) + '\n' + text_of(facts);
+  if (::ftruncate(state_lock_.get(), 0) != 0
+      || ::pwrite(state_lock_.get(), text.data(), text.size(), 0) < 0)
+    return;  // they are told less
 }
 
 place& place::operator=(place&& other) noexcept {
   if (this != &other) {
     leave();
     name_ = std::move(other.name_);
+    env_ = std::move(other.env_);
     folder_ = std::move(other.folder_);
     state_folder_ = std::move(other.state_folder_);
     folder_fd_ = std::move(other.folder_fd_);
     lock_ = std::move(other.lock_);
+    state_lock_ = std::move(other.state_lock_);
   }
   return *this;
 }
@@ -504,13 +688,17 @@ place::~place() {
   leave();
 }
 
-// The lock goes last: whoever gets it next finds nothing of ours.
+// The locks go last: whoever gets them next finds nothing of ours.
 void place::leave() noexcept {
-  if (!lock_)
-    return;
-  ::unlinkat(folder_fd_.get(), socket_name, 0);
-  ::unlinkat(folder_fd_.get(), facts_name, 0);
+  if (lock_) {
+    ::unlinkat(folder_fd_.get(), socket_name, 0);
+    ::unlinkat(folder_fd_.get(), facts_name, 0);
+  }
+  if (state_lock_)  // of one that has ended it says nothing
+      [[maybe_unused]]
+    const auto cleared = ::ftruncate(state_lock_.get(), 0);
   lock_.reset();
+  state_lock_.reset();
 }
 
 std::string place::socket_path() const {
@@ -543,9 +731,13 @@ std::optional<place_error> place::admit(std::optional<gid_t> readers) const {
   return std::nullopt;
 }
 
+std::optional<place_error> place::tell(const start_facts& facts) const {
+  return write_facts(folder_fd_.get(), folder_, facts);
+}
+
 std::string place::mark() const {
   struct stat info {};
-  if (::fstat(lock_.get(), &info) != 0)
+  if (::fstat(state_lock_ ? state_lock_.get() : lock_.get(), &info) != 0)
     return {};
   return std::to_string(info.st_dev) + '-' + std::to_string(info.st_ino);
 }
@@ -577,26 +769,84 @@ std::vector<running> discover(const environment& env) {
   return result;
 }
 
+std::optional<running> holder_of_state(const std::string& name,
+                                       const environment& env) {
+  const auto parent = state_parent(env);
+  if (!parent || !usable_name(name))
+    return std::nullopt;
+  const unique_fd where{::open((*parent + "/" + name).c_str(), folder_flags)};
+  const auto lock = where ? open_regular(where.get(), lock_name) : unique_fd{};
+  if (!lock || !locked_by_someone(lock.get()))
+    return std::nullopt;
+  running result;
+  result.name = name;
+  read_facts(small_file(where.get(), lock_name), result);
+  if (result.pid <= 0 || result.folder.empty())
+    return std::nullopt;
+  return result;
+}
+
+std::vector<running> meant_by(const std::vector<running>& all,
+                              const config_file& file) {
+  std::vector<running> result;
+  if (file.name)
+    result = only(all, [&](const running& x) { return x.name == *file.name; });
+  using question = std::function<bool(const running&)>;
+  const auto resolves = !file.resolved.empty();
+  // What runs now counts for more than what has run.
+  for (const auto& fits : {
+           question{[&](const auto& x) { return x.config == file.written; }},
+           question{[&](const auto& x) {
+             return resolves
+                    && (x.resolved == file.resolved
+                        || x.config == file.resolved);
+           }},
+           question{[&](const auto& x) { return knows(x, file.written); }},
+           question{[&](const auto& x) {
+             return resolves && knows(x, file.resolved);
+           }},
+       })
+    if (result.empty())
+      result = only(all, fits);
+  if (result.empty() && !file.name)
+    result = only(all, [&](const running& x) {
+      return x.name == file.default_name
+             && started_in(x, folder_of(file.written));
+    });
+  return result;
+}
+
 choice choose(
     const std::vector<running>& all, const wanted_supervisor& wanted,
     const std::function<bool(const running&, const std::string& id)>& has_id) {
-  if (wanted.name || wanted.config)
-    return one_or_list(only(all, [&wanted](const running& x) {
-      return (!wanted.name || x.name == *wanted.name)
-             && (!wanted.config || x.config == *wanted.config);
-    }));
+  if (wanted.name) {
+    auto named =
+        only(all, [&](const running& x) { return x.name == *wanted.name; });
+    if (!wanted.config)
+      return one_or_list(std::move(named));
+    auto file = *wanted.config;
+    file.name.reset();  // --name says another
+    return one_or_list(meant_by(named, file));
+  }
+  if (wanted.config)
+    return one_or_list(meant_by(all, *wanted.config));
   auto here = only(all, [&wanted](const running& x) {
     return started_in(x, wanted.folder);
   });
+  if (here.empty() && wanted.here && !all.empty()) {
+    here = meant_by(all, *wanted.here);
+    if (here.empty())
+      return not_running_here{*wanted.here};
+  }
   const auto& near = here.empty() ? all : here;
   if (near.size() < 2 || !wanted.id)
     return one_or_list(near);
-  auto knows = [&wanted, &has_id](const running& x) {
+  auto has = [&wanted, &has_id](const running& x) {
     return has_id(x, *wanted.id);
   };
-  auto owners = only(near, knows);
+  auto owners = only(near, has);
   if (owners.empty() && near.size() != all.size())
-    owners = only(all, knows);
+    owners = only(all, has);
   return one_or_list(owners.empty() ? near : owners);
 }
 

@@ -9,6 +9,11 @@
 //   control.sock  the socket that commands connect to (ipc.hpp)
 //   status.sock   that for readers, if there are any (status_door.hpp)
 //
+// It owns the folder NAME under state_parent() as well, with a lock of its own:
+// whoever removes the runtime folder, as logout does, removes a lock that is
+// held, and the next one to be made is another. Two of a name on one state
+// folder are impossible as long as that is not removed, too.
+//
 // A supervisor runs exactly when its lock is held: the kernel frees it however
 // the process ends, so files left behind by a kill -9 never mislead. Asking is
 // done with F_OFD_GETLK, which takes nothing: a command that looks around
@@ -21,9 +26,11 @@
 // any thread.
 #pragma once
 
+#include "pup/runtime/config_file.hpp"
 #include "pup/runtime/fd.hpp"
 
 #include <chrono>
+#include <cstddef>
 #include <functional>
 #include <optional>
 #include <string>
@@ -38,8 +45,12 @@ namespace pup {
 /// sizeof(sockaddr_un::sun_path) is 108 on Linux, unix(7).
 inline constexpr std::size_t socket_path_bytes = 107;
 
-/// Whether a supervisor may have this name: 1 to 64 of A-Za-z0-9@._-, not . or
-/// .., so that it names a folder.
+/// Longest name of a supervisor.
+inline constexpr std::size_t name_length = 64;
+/// Whether a name may hold it: A-Za-z0-9@._-
+bool is_of_names(char c);
+/// Whether a supervisor may have this name: 1 to 64 of these, not . or .., so
+/// that it names a folder.
 bool usable_name(const std::string& name);
 
 /// What decides where files are.
@@ -87,15 +98,32 @@ struct place_error {
 
 /// What a supervisor tells about itself.
 struct start_facts {
-  /// Canonical absolute path of the configuration; empty without a file.
+  /// Absolute path of the configuration, as it was written; empty without a
+  /// file.
   std::string config;
   std::string version;
   std::chrono::system_clock::time_point started;
+  /// Under which other paths it is known: those of configurations it was
+  /// started from or has applied before, and what links in a path led to.
+  std::vector<std::string> known{};
 };
 
-/// The folders of one running supervisor: holds the lock as long as it lives.
-/// Destruction removes the socket and the facts; the lock file stays. The lock
-/// belongs to the descriptor, which is close-on-exec: children that are exec'ed
+/// Another configuration is what runs: the former one's paths are known.
+void change_config(start_facts& facts, const std::string& config);
+
+/// The text that tells of them, and the paths that are known by such a text.
+std::string text_of(const start_facts& facts);
+std::vector<std::string> known_paths(const std::string& text);
+
+/// The locks of a place: duplicates of those that a predecessor took, or none.
+struct place_locks {
+  unique_fd runtime{};
+  unique_fd state{};
+};
+
+/// The folders of one running supervisor: holds the locks as long as it lives.
+/// Destruction removes the socket and the facts; the lock files stay. A lock
+/// belongs to its descriptor, which is close-on-exec: children that are exec'ed
 /// do not keep it.
 class place {
 public:
@@ -113,47 +141,72 @@ public:
     return state_folder_;
   }
   [[nodiscard]] std::string socket_path() const;
-  /// The lock as a descriptor: as long as a duplicate is open anywhere nobody
-  /// else gets the place. Borrowed.
+  /// The locks as descriptors: as long as a duplicate is open anywhere nobody
+  /// else gets the place. Borrowed; -1: there is none, see is_open() and
+  /// lock_state().
   [[nodiscard]] int lock() const noexcept {
     return lock_.get();
   }
+  [[nodiscard]] int state_lock() const noexcept {
+    return state_lock_.get();
+  }
   /// Of the door for readers (status_door.hpp).
   [[nodiscard]] std::string status_path() const;
+  /// Whether the runtime folder is where it belongs, with the lock and the
+  /// facts that were put there.
+  [[nodiscard]] bool is_open() const;
+  /// Makes the runtime folder anew, and takes its lock, as open_place() does.
+  /// Of sockets that are still there it removes the names.
+  std::optional<place_error> open_again(const start_facts& facts);
   /// Lets a group enter the folder, to get at the door for readers; without one
   /// nobody.
   std::optional<place_error> admit(std::optional<gid_t> readers) const;
-  /// Leaves the files to whoever has a duplicate of the lock.
+  /// Leaves the files to whoever has a duplicate of the locks.
   void disown() noexcept {
     lock_.reset();
+    state_lock_.reset();
   }
-  /// Names this place and no other on the machine, the same as long as its
-  /// lock file exists: device and inode of that.
+  /// Tells everybody who looks that these are the facts by now.
+  std::optional<place_error> tell(const start_facts& facts) const;
+  /// Names this place and no other on the machine, the same as long as the lock
+  /// file of its state exists: device and inode of that.
   [[nodiscard]] std::string mark() const;
 
 private:
   friend std::variant<place, place_error> open_place(const std::string&,
                                                      const environment&,
                                                      const start_facts&,
-                                                     unique_fd);
+                                                     place_locks);
   place() = default;
+  std::optional<place_error> open_folder_of(const start_facts& facts,
+                                            unique_fd taken);
+  void describe(const start_facts& facts) const;
   void leave() noexcept;
 
   std::string name_;
+  environment env_;
   std::string folder_;
   std::string state_folder_;
   unique_fd folder_fd_;
   unique_fd lock_;
+  unique_fd state_lock_;
 };
 
-/// Makes and checks the folders, takes the lock, clears what a killed
+/// Makes and checks the folders, takes the locks, clears what a killed
 /// predecessor left and writes the facts. `name` is 1-64 of A-Za-z0-9@._- and
-/// neither "." nor "..". `lock`: a duplicate of the lock that a predecessor
-/// took, to go on with; none: it is taken.
+/// neither "." nor "..". With `taken` it goes on for a predecessor: then a
+/// runtime folder that has gone and cannot be made now is no error; is_open()
+/// is false until open_again() succeeds.
 std::variant<place, place_error> open_place(const std::string& name,
                                             const environment& env,
                                             const start_facts& facts,
-                                            unique_fd lock = unique_fd{});
+                                            place_locks taken = {});
+
+/// Takes the lock of a state folder that exists, see place. An empty
+/// descriptor: the file system has no locks. already_running: somebody else has
+/// it, `name` is what that is called in the text.
+std::variant<unique_fd, place_error> lock_state(const std::string& folder,
+                                                const std::string& name);
 
 /// A running supervisor as seen from outside.
 struct running {
@@ -165,6 +218,8 @@ struct running {
   std::chrono::system_clock::time_point started;
   std::string folder;
   std::string socket;
+  std::vector<std::string> known{};  ///< as in start_facts
+  std::string resolved{};  ///< where `config` leads now; empty: nowhere
 
   bool operator==(const running&) const = default;
 };
@@ -173,27 +228,47 @@ struct running {
 /// broken entries are skipped. Starting supervisors are not disturbed.
 std::vector<running> discover(const environment& env);
 
+/// Who has the state folder of this name, though nobody may find it: its
+/// runtime folder, `folder`, was removed or has another parent. None:
+/// nobody has it, or it does not say.
+std::optional<running> holder_of_state(const std::string& name,
+                                       const environment& env);
+
 /// What the command line says about the supervisor it means.
 struct wanted_supervisor {
   std::optional<std::string> name;    ///< --name
-  std::optional<std::string> config;  ///< --config, canonical absolute path
-  std::string folder;                 ///< working folder, canonical
+  std::optional<config_file> config;  ///< --config, or the file to apply
+  std::string folder;                 ///< working folder, as it is written
   std::optional<std::string> id;      ///< the process the command is about
+  /// The configuration in the working folder; none: there is none.
+  std::optional<config_file> here{};
 };
 
 struct none_running {
   bool operator==(const none_running&) const = default;
 };
+/// Others do, but not the one whose configuration is in the working folder.
+struct not_running_here {
+  config_file config;
+};
 struct ambiguous {
   std::vector<running> candidates;  ///< at least two, by name
 };
-using choice = std::variant<running, none_running, ambiguous>;
+using choice = std::variant<running, none_running, not_running_here, ambiguous>;
+
+/// Those of `all` that a file means: the one of the name it gives; else those
+/// that were started from it or have applied it, by its path as it is written,
+/// else by where that leads. A file without a name means that of its default
+/// name as well, where that was started from the same folder. Pure.
+std::vector<running> meant_by(const std::vector<running>& all,
+                              const config_file& file);
 
 /// Which of `all` is meant: the one of --name or --config; else the one started
-/// from a config in this folder; else the only one; else the one that has the
-/// id. Pure, except that `has_id` may ask a supervisor; it is called only when
-/// nothing else decides. Where several stand in this folder, the id decides
-/// among them first.
+/// from a config in this folder; else the one that the config in this folder
+/// means, or none where that does not run; else the only one; else the one that
+/// has the id. `has_id` may ask a supervisor; it is called only when nothing
+/// else decides. Where several stand in this folder, the id decides among them
+/// first. Asks the file system where the working folder leads, else pure.
 choice choose(
     const std::vector<running>& all, const wanted_supervisor& wanted,
     const std::function<bool(const running&, const std::string& id)>& has_id);

@@ -1,5 +1,6 @@
 #include "pup/runtime/service.hpp"
 
+#include "pup/config/paths.hpp"
 #include "pup/config/plain_text.hpp"
 #include "pup/runtime/place.hpp"
 #include "pup/runtime/process.hpp"
@@ -125,10 +126,6 @@ std::string_view folder_fault(const std::string& folder) {
              : "";
 }
 
-std::string parent_of(const std::string& path) {
-  return std::filesystem::path{path}.parent_path().string();
-}
-
 }  // namespace
 
 std::optional<std::string> unit_name_fault(const std::string& supervisor) {
@@ -150,7 +147,7 @@ std::optional<std::string> unit_fault(const service& x) {
                    "use a name or a number of getent passwd");
   auto why = path_fault(x.config);
   if (why.empty())
-    why = folder_fault(parent_of(x.config));
+    why = folder_fault(folder_of(x.config));
   if (!why.empty())
     return refused(x.config, why, "rename it, or move the configuration");
   why = path_fault(x.program);
@@ -187,7 +184,7 @@ std::string unit_text(const service& x) {
   text += "\n[Service]\nType=notify\nNotifyAccess=main\nExecStart="
           + quoted(x.program, word_of::program) + " run --name " + x.name
           + " --config " + quoted(x.config, word_of::argument)
-          + "\nWorkingDirectory=" + unquoted(parent_of(x.config)) + '\n';
+          + "\nWorkingDirectory=" + unquoted(folder_of(x.config)) + '\n';
   // Where root looks as well.
   if (x.system && !x.user.empty())
     text += "User=" + x.user + "\nRuntimeDirectory=pup/" + x.name
@@ -207,6 +204,17 @@ std::string unit_text(const service& x) {
             "of its processes.\nDelegate=yes\n\n[Install]\nWantedBy="
           + (x.system ? "multi-user.target" : "default.target") + '\n';
   return text;
+}
+
+bool is_unit_of(const std::string& text, const std::string& supervisor,
+                const config_file& file) {
+  const auto runs = [&](const std::string& path) {
+    return !path.empty()
+           && text.find(" run --name " + supervisor + " --config "
+                        + quoted(path, word_of::argument) + '\n')
+                  != std::string::npos;
+  };
+  return runs(file.written) || runs(file.resolved);
 }
 
 std::string unit_folder(bool system) {

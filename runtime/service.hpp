@@ -1,6 +1,8 @@
 // pup as a service of systemd: the units' text, and putting them in place.
 #pragma once
 
+#include "pup/runtime/config_file.hpp"
+
 #include <chrono>
 #include <optional>
 #include <string>
@@ -12,7 +14,7 @@ namespace pup {
 struct service {
   std::string name;     ///< of the supervisor
   std::string program;  ///< absolute path of pup
-  std::string config;   ///< absolute
+  std::string config;   ///< absolute, links as they are written
   std::string path;     ///< PATH of the service
   bool system = false;  ///< of the machine; else of this user
   std::string user;     ///< who runs a unit of the machine; empty: root
@@ -42,6 +44,10 @@ std::string socket_unit_name(const std::string& supervisor);
 /// $ are obeyed.
 std::string unit_text(const service& x);
 std::string socket_unit_text(const service& x);
+
+/// Whether that is the text of a unit that runs this file under this name.
+bool is_unit_of(const std::string& text, const std::string& supervisor,
+                const config_file& file);
 
 /// Where it belongs: /etc/systemd/system, or systemd/user in the user's
 /// configuration folder (XDG_CONFIG_HOME, else ~/.config).

@@ -3,6 +3,7 @@
 #include "pup/config/load.hpp"
 
 #include "pup/config/expand.hpp"
+#include "pup/config/head.hpp"
 #include "pup/config/rules.hpp"
 
 #include "catch.hpp"
@@ -59,9 +60,9 @@ struct fake_world {
       return find(program_problems, program);
     };
     result.time_zone_problem = [](const std::string& name) {
-      return name == "Moon" ? std::pair<std::string, std::string>{"no zone",
-                                                                  "use UTC"}
-                            : std::pair<std::string, std::string>{};
+      return name == "Moon"
+                 ? std::pair<std::string, std::string>{"no zone", "use UTC"}
+                 : std::pair<std::string, std::string>{};
     };
     result.pattern_problem = [](const std::string& pattern) {
       return pattern == "up (on" ? "missing ): up (on" : "";
@@ -598,153 +599,153 @@ const std::vector<bad_config> restart_cases{
      {R"(pup.json:1:78: processes[0].ready.pattern: 5 is not a string; put it in double quotes)"}},
 };
 
-const std::
-    vector<bad_config>
-        cluster_cases{
-            {in_process(R"("cluster": 4)"sv),
-             {R"(pup.json:1:53: processes[0].cluster: 4 is not an object; write {"instances": 2})"}},
-            {in_cluster(R"("instances": -1)"sv),
-             {R"(pup.json:1:67: processes[0].cluster.instances: -1 is not a number of instances; use 0 to 1024 or "max")"}},
-            {in_cluster(R"("instances": 1025)"sv),
-             {R"(pup.json:1:67: processes[0].cluster.instances: 1025 is not a number of instances; use 0 to 1024 or "max")"}},
-            {in_cluster(R"("instances": 2.5)"sv),
-             {R"(pup.json:1:67: processes[0].cluster.instances: 2.5 is not a number of instances; use 0 to 1024 or "max")"}},
-            {in_cluster(R"("instances": "4")"sv),
-             {R"(pup.json:1:67: processes[0].cluster.instances: "4" is not a number of instances; use 0 to 1024 or "max", without quotes)"}},
-            {in_cluster(R"("instances": "four")"sv),
-             {R"(pup.json:1:67: processes[0].cluster.instances: "four" is not a number of instances; use 0 to 1024 or "max")"}},
-            {in_cluster(R"("instances": true)"sv),
-             {R"(pup.json:1:67: processes[0].cluster.instances: true is not a number of instances; use 0 to 1024 or "max")"}},
-            {in_cluster(R"("startPort": 0)"sv),
-             {R"(pup.json:1:67: processes[0].cluster.startPort: 0 is not a port; use 1 to 65535)"}},
-            {in_cluster(R"("startPort": 65536)"sv),
-             {R"(pup.json:1:67: processes[0].cluster.startPort: 65536 is not a port; use 1 to 65535)"}},
-            {in_cluster(R"("startPort": "8000")"sv),
-             {R"(pup.json:1:67: processes[0].cluster.startPort: "8000" is not a port; use 1 to 65535, without quotes)"}},
-            {in_cluster(R"("processStartPort": 70000)"sv),
-             {R"(pup.json:1:74: processes[0].cluster.processStartPort: 70000 is not a port; use 1 to 65535)"}},
-            {in_cluster(R"("startPort": 8000, "processStartPort": 9000)"sv),
-             {R"(pup.json:1:93: processes[0].cluster.processStartPort: 9000 contradicts startPort 8000; keep one of them)"}},
-            {in_cluster(R"("commonPort": 0, "startPort": 8000)"sv),
-             {R"(pup.json:1:68: processes[0].cluster.commonPort: 0 is not a port; use 1 to 65535)"}},
-            {in_cluster(R"("commonPort": 70000, "startPort": 8000)"sv),
-             {R"(pup.json:1:68: processes[0].cluster.commonPort: 70000 is not a port; use 1 to 65535)"}},
-            {in_cluster(R"("commonPort": 3000)"sv),
-             {R"(pup.json:1:68: processes[0].cluster.commonPort: a balancer needs instances with ports; add startPort)"}},
-            {in_cluster(R"("commonPort": 3000, "startPort": "x")"sv),
-             {R"(pup.json:1:87: processes[0].cluster.startPort: "x" is not a port; use 1 to 65535)"}},
-            {in_cluster(R"("instances": 10, "startPort": 65530)"sv),
-             {R"(pup.json:1:84: processes[0].cluster.startPort: 10 instances from port 65530 reach port 65539, above 65535; use 65526 or lower)"}},
-            {in_cluster(R"("instances": 10, "processStartPort": 65530)"sv),
-             {R"(pup.json:1:91: processes[0].cluster.processStartPort: 10 instances from port 65530 reach port 65539, above 65535; use 65526 or lower)"}},
-            {in_cluster(
-                 R"("instances": 4, "startPort": 8000, "commonPort": 8003)"sv),
-             {R"(pup.json:1:103: processes[0].cluster.commonPort: port 8003 of `a` lies within ports 8000 to 8003 of its own instances; choose a port that no other process uses)"}},
-            {in_cluster(R"("commonHost": 5)"sv),
-             {R"(pup.json:1:68: processes[0].cluster.commonHost: 5 is not a string; put it in double quotes)"}},
-            {in_cluster(R"("commonHost": "")"sv),
-             {R"(pup.json:1:68: processes[0].cluster.commonHost: is empty; remove it to listen on all addresses)"}},
-            {in_cluster(R"("commonHost": "localhost")"sv),
-             {R"(pup.json:1:68: processes[0].cluster.commonHost: `localhost` is not a numeric IPv4 or IPv6 address; use `127.0.0.1` or `::1`)"}},
-            {in_cluster(R"("commonHost": "example.org")"sv),
-             {R"(pup.json:1:68: processes[0].cluster.commonHost: `example.org` is not a numeric IPv4 or IPv6 address; use one such as `127.0.0.1`, or remove it for all addresses)"}},
-            {in_cluster(R"("commonHost": "256.0.0.1")"sv), {R"(pup.json:1:68: processes[0].cluster.commonHost: `256.0.0.1` is not a numeric IPv4 or IPv6 address; use one such as `127.0.0.1`, or remove it for all addresses)"}},
-            {in_cluster(R"("commonHost": "1.2.3")"sv),
-             {R"(pup.json:1:68: processes[0].cluster.commonHost: `1.2.3` is not a numeric IPv4 or IPv6 address; use one such as `127.0.0.1`, or remove it for all addresses)"}},
-            {in_cluster(R"("commonHost": "01.2.3.4")"sv),
-             {R"(pup.json:1:68: processes[0].cluster.commonHost: `01.2.3.4` is not a numeric IPv4 or IPv6 address; use one such as `127.0.0.1`, or remove it for all addresses)"}},
-            {in_cluster(R"("commonHost": "1:2:3")"sv),
-             {R"(pup.json:1:68: processes[0].cluster.commonHost: `1:2:3` is not a numeric IPv4 or IPv6 address; use one such as `127.0.0.1`, or remove it for all addresses)"}},
-            {in_cluster(R"("commonHost": ":::")"sv),
-             {R"(pup.json:1:68: processes[0].cluster.commonHost: `:::` is not a numeric IPv4 or IPv6 address; use one such as `127.0.0.1`, or remove it for all addresses)"}},
-            {in_cluster(R"("commonHost": "fe80::1%eth0")"sv),
-             {R"(pup.json:1:68: processes[0].cluster.commonHost: `fe80::1%eth0` is not a numeric IPv4 or IPv6 address; use one such as `127.0.0.1`, or remove it for all addresses)"}},
-            {in_cluster(R"("commonHost": "[::1]")"sv),
-             {R"(pup.json:1:68: processes[0].cluster.commonHost: `[::1]` is not a numeric IPv4 or IPv6 address; use one such as `127.0.0.1`, or remove it for all addresses)"}},
-            {in_cluster(R"("strategy": "round_robin")"sv),
-             {R"(pup.json:1:66: processes[0].cluster.strategy: "round_robin" is not a strategy; did you mean "round-robin"?)"}},
-            {in_cluster(R"("strategy": "fastest")"sv),
-             {R"(pup.json:1:66: processes[0].cluster.strategy: "fastest" is not a strategy; use "round-robin", "source-ip-hash", "ip-hash", "least-connections", "random" or "least-time")"}},
-            {in_cluster(R"("strategy": 5)"sv),
-             {R"(pup.json:1:66: processes[0].cluster.strategy: 5 is not a strategy; use "round-robin", "source-ip-hash", "ip-hash", "least-connections", "random" or "least-time")"}},
-            {in_cluster(R"("mode": "inherit")"sv),
-             {R"(pup.json:1:62: processes[0].cluster.mode: `inherit` needs a port to inherit; add commonPort)"}},
-            {in_cluster(R"("mode": "inherit", "commonPort": 3000, "strategy": "round-robin")"sv), {R"(pup.json:1:105: processes[0].cluster.strategy: the kernel cannot do `round-robin` for sockets that instances inherit; use "random" or "source-ip-hash", or mode "proxy")"}},
-            {in_cluster(
-                 R"("mode": "inherit", "commonPort": 3000, "maxConnections": 5, "idleTimeoutMs": 5, "proxyProtocol": "v1")"sv),
-             {R"(pup.json:1:111: processes[0].cluster.maxConnections: has no effect in mode `inherit`; remove it, or use mode "proxy")",
-              R"(pup.json:1:131: processes[0].cluster.idleTimeoutMs: has no effect in mode `inherit`; remove it, or use mode "proxy")",
-              R"(pup.json:1:151: processes[0].cluster.proxyProtocol: has no effect in mode `inherit`; remove it, or use mode "proxy")"}},
-            {in_cluster(R"("mode": "tcp")"sv),
-             {R"(pup.json:1:62: processes[0].cluster.mode: "tcp" is not a mode; use "proxy" or "inherit")"}},
-            {in_cluster(R"("drainTimeoutMs": -1)"sv),
-             {R"(pup.json:1:72: processes[0].cluster.drainTimeoutMs: -1 is not a time in whole milliseconds; use 0 to 31536000000)"}},
-            {in_cluster(R"("drainTimeoutMs": 31536000001)"sv),
-             {R"(pup.json:1:72: processes[0].cluster.drainTimeoutMs: 31536000001 is not a time in whole milliseconds; use 0 to 31536000000)"}},
-            {in_cluster(R"("maxConnections": -1)"sv),
-             {R"(pup.json:1:72: processes[0].cluster.maxConnections: -1 is not a number of connections; use 0 to 1000000)"}},
-            {in_cluster(R"("maxConnections": 1000001)"sv),
-             {R"(pup.json:1:72: processes[0].cluster.maxConnections: 1000001 is not a number of connections; use 0 to 1000000)"}},
-            {in_cluster(R"("maxSurge": -1)"sv),
-             {R"(pup.json:1:66: processes[0].cluster.maxSurge: -1 is not a number of instances; use 0 to 1024)"}},
-            {in_cluster(R"("maxUnavailable": "25%")"sv),
-             {R"(pup.json:1:72: processes[0].cluster.maxUnavailable: "25%" is not a number of instances; use 0 to 1024)"}},
-            {in_cluster(R"("maxSurge": 0, "maxUnavailable": 0)"sv),
-             {R"(pup.json:1:87: processes[0].cluster.maxUnavailable: 0 together with maxSurge 0 lets nothing be replaced; use 1 or more for one of them)"}},
-            {in_cluster(R"("idleTimeoutMs": -1)"sv),
-             {R"(pup.json:1:71: processes[0].cluster.idleTimeoutMs: -1 is not a time in whole milliseconds; use 0 to 31536000000)"}},
-            {in_cluster(R"("idleTimeoutMs": "x")"sv),
-             {R"(pup.json:1:71: processes[0].cluster.idleTimeoutMs: "x" is not a time in whole milliseconds; use 0 to 31536000000)"}},
-            {in_cluster(R"("connectTimeoutMs": 0)"sv),
-             {R"(pup.json:1:74: processes[0].cluster.connectTimeoutMs: 0 is not a time in whole milliseconds; use 1 to 31536000000)"}},
-            {in_process(R"("loadBalancerStrategy": "random")"sv),
-             {R"(pup.json:1:42: processes[0].loadBalancerStrategy: has no effect without a cluster; add `cluster` or remove it)"}},
-            {in_process(R"("loadBalancerStrategy": "randon", "cluster": {})"sv),
-             {R"(pup.json:1:66: processes[0].loadBalancerStrategy: "randon" is not a strategy; did you mean "random"?)"}},
-            {in_process(
-                 R"("loadBalancerStrategy": "random", "cluster": {"strategy": "ip-hash"})"sv),
-             {R"(pup.json:1:66: processes[0].loadBalancerStrategy: "random" contradicts cluster.strategy "source-ip-hash"; keep one of them)"}},
-            {std::string{R"({"processes": [
+const std::vector<bad_config>
+    cluster_cases{
+        {in_process(R"("cluster": 4)"sv),
+         {R"(pup.json:1:53: processes[0].cluster: 4 is not an object; write {"instances": 2})"}},
+        {in_cluster(R"("instances": -1)"sv),
+         {R"(pup.json:1:67: processes[0].cluster.instances: -1 is not a number of instances; use 0 to 1024 or "max")"}},
+        {in_cluster(R"("instances": 1025)"sv),
+         {R"(pup.json:1:67: processes[0].cluster.instances: 1025 is not a number of instances; use 0 to 1024 or "max")"}},
+        {in_cluster(R"("instances": 2.5)"sv),
+         {R"(pup.json:1:67: processes[0].cluster.instances: 2.5 is not a number of instances; use 0 to 1024 or "max")"}},
+        {in_cluster(R"("instances": "4")"sv),
+         {R"(pup.json:1:67: processes[0].cluster.instances: "4" is not a number of instances; use 0 to 1024 or "max", without quotes)"}},
+        {in_cluster(R"("instances": "four")"sv),
+         {R"(pup.json:1:67: processes[0].cluster.instances: "four" is not a number of instances; use 0 to 1024 or "max")"}},
+        {in_cluster(R"("instances": true)"sv),
+         {R"(pup.json:1:67: processes[0].cluster.instances: true is not a number of instances; use 0 to 1024 or "max")"}},
+        {in_cluster(R"("startPort": 0)"sv),
+         {R"(pup.json:1:67: processes[0].cluster.startPort: 0 is not a port; use 1 to 65535)"}},
+        {in_cluster(R"("startPort": 65536)"sv),
+         {R"(pup.json:1:67: processes[0].cluster.startPort: 65536 is not a port; use 1 to 65535)"}},
+        {in_cluster(R"("startPort": "8000")"sv),
+         {R"(pup.json:1:67: processes[0].cluster.startPort: "8000" is not a port; use 1 to 65535, without quotes)"}},
+        {in_cluster(R"("processStartPort": 70000)"sv),
+         {R"(pup.json:1:74: processes[0].cluster.processStartPort: 70000 is not a port; use 1 to 65535)"}},
+        {in_cluster(R"("startPort": 8000, "processStartPort": 9000)"sv),
+         {R"(pup.json:1:93: processes[0].cluster.processStartPort: 9000 contradicts startPort 8000; keep one of them)"}},
+        {in_cluster(R"("commonPort": 0, "startPort": 8000)"sv),
+         {R"(pup.json:1:68: processes[0].cluster.commonPort: 0 is not a port; use 1 to 65535)"}},
+        {in_cluster(R"("commonPort": 70000, "startPort": 8000)"sv),
+         {R"(pup.json:1:68: processes[0].cluster.commonPort: 70000 is not a port; use 1 to 65535)"}},
+        {in_cluster(R"("commonPort": 3000)"sv),
+         {R"(pup.json:1:68: processes[0].cluster.commonPort: a balancer needs instances with ports; add startPort)"}},
+        {in_cluster(R"("commonPort": 3000, "startPort": "x")"sv),
+         {R"(pup.json:1:87: processes[0].cluster.startPort: "x" is not a port; use 1 to 65535)"}},
+        {in_cluster(R"("instances": 10, "startPort": 65530)"sv),
+         {R"(pup.json:1:84: processes[0].cluster.startPort: 10 instances from port 65530 reach port 65539, above 65535; use 65526 or lower)"}},
+        {in_cluster(R"("instances": 10, "processStartPort": 65530)"sv),
+         {R"(pup.json:1:91: processes[0].cluster.processStartPort: 10 instances from port 65530 reach port 65539, above 65535; use 65526 or lower)"}},
+        {in_cluster(
+             R"("instances": 4, "startPort": 8000, "commonPort": 8003)"sv),
+         {R"(pup.json:1:103: processes[0].cluster.commonPort: port 8003 of `a` lies within ports 8000 to 8003 of its own instances; choose a port that no other process uses)"}},
+        {in_cluster(R"("commonHost": 5)"sv),
+         {R"(pup.json:1:68: processes[0].cluster.commonHost: 5 is not a string; put it in double quotes)"}},
+        {in_cluster(R"("commonHost": "")"sv),
+         {R"(pup.json:1:68: processes[0].cluster.commonHost: is empty; remove it to listen on all addresses)"}},
+        {in_cluster(R"("commonHost": "localhost")"sv),
+         {R"(pup.json:1:68: processes[0].cluster.commonHost: `localhost` is not a numeric IPv4 or IPv6 address; use `127.0.0.1` or `::1`)"}},
+        {in_cluster(R"("commonHost": "example.org")"sv),
+         {R"(pup.json:1:68: processes[0].cluster.commonHost: `example.org` is not a numeric IPv4 or IPv6 address; use one such as `127.0.0.1`, or remove it for all addresses)"}},
+        {in_cluster(R"("commonHost": "256.0.0.1")"sv),
+         {R"(pup.json:1:68: processes[0].cluster.commonHost: `256.0.0.1` is not a numeric IPv4 or IPv6 address; use one such as `127.0.0.1`, or remove it for all addresses)"}},
+        {in_cluster(R"("commonHost": "1.2.3")"sv), {R"(pup.json:1:68: processes[0].cluster.commonHost: `1.2.3` is not a numeric IPv4 or IPv6 address; use one such as `127.0.0.1`, or remove it for all addresses)"}},
+        {in_cluster(R"("commonHost": "01.2.3.4")"sv),
+         {R"(pup.json:1:68: processes[0].cluster.commonHost: `01.2.3.4` is not a numeric IPv4 or IPv6 address; use one such as `127.0.0.1`, or remove it for all addresses)"}},
+        {in_cluster(R"("commonHost": "1:2:3")"sv),
+         {R"(pup.json:1:68: processes[0].cluster.commonHost: `1:2:3` is not a numeric IPv4 or IPv6 address; use one such as `127.0.0.1`, or remove it for all addresses)"}},
+        {in_cluster(R"("commonHost": ":::")"sv),
+         {R"(pup.json:1:68: processes[0].cluster.commonHost: `:::` is not a numeric IPv4 or IPv6 address; use one such as `127.0.0.1`, or remove it for all addresses)"}},
+        {in_cluster(R"("commonHost": "fe80::1%eth0")"sv),
+         {R"(pup.json:1:68: processes[0].cluster.commonHost: `fe80::1%eth0` is not a numeric IPv4 or IPv6 address; use one such as `127.0.0.1`, or remove it for all addresses)"}},
+        {in_cluster(R"("commonHost": "[::1]")"sv),
+         {R"(pup.json:1:68: processes[0].cluster.commonHost: `[::1]` is not a numeric IPv4 or IPv6 address; use one such as `127.0.0.1`, or remove it for all addresses)"}},
+        {in_cluster(R"("strategy": "round_robin")"sv),
+         {R"(pup.json:1:66: processes[0].cluster.strategy: "round_robin" is not a strategy; did you mean "round-robin"?)"}},
+        {in_cluster(R"("strategy": "fastest")"sv),
+         {R"(pup.json:1:66: processes[0].cluster.strategy: "fastest" is not a strategy; use "round-robin", "source-ip-hash", "ip-hash", "least-connections", "random" or "least-time")"}},
+        {in_cluster(R"("strategy": 5)"sv),
+         {R"(pup.json:1:66: processes[0].cluster.strategy: 5 is not a strategy; use "round-robin", "source-ip-hash", "ip-hash", "least-connections", "random" or "least-time")"}},
+        {in_cluster(R"("mode": "inherit")"sv),
+         {R"(pup.json:1:62: processes[0].cluster.mode: `inherit` needs a port to inherit; add commonPort)"}},
+        {in_cluster(
+             R"("mode": "inherit", "commonPort": 3000, "strategy": "round-robin")"sv),
+         {R"(pup.json:1:105: processes[0].cluster.strategy: the kernel cannot do `round-robin` for sockets that instances inherit; use "random" or "source-ip-hash", or mode "proxy")"}},
+        {in_cluster(
+             R"("mode": "inherit", "commonPort": 3000, "maxConnections": 5, "idleTimeoutMs": 5, "proxyProtocol": "v1")"sv),
+         {R"(pup.json:1:111: processes[0].cluster.maxConnections: has no effect in mode `inherit`; remove it, or use mode "proxy")",
+          R"(pup.json:1:131: processes[0].cluster.idleTimeoutMs: has no effect in mode `inherit`; remove it, or use mode "proxy")", R"(pup.json:1:151: processes[0].cluster.proxyProtocol: has no effect in mode `inherit`; remove it, or use mode "proxy")"}},
+        {in_cluster(R"("mode": "tcp")"sv),
+         {R"(pup.json:1:62: processes[0].cluster.mode: "tcp" is not a mode; use "proxy" or "inherit")"}},
+        {in_cluster(R"("drainTimeoutMs": -1)"sv),
+         {R"(pup.json:1:72: processes[0].cluster.drainTimeoutMs: -1 is not a time in whole milliseconds; use 0 to 31536000000)"}},
+        {in_cluster(R"("drainTimeoutMs": 31536000001)"sv),
+         {R"(pup.json:1:72: processes[0].cluster.drainTimeoutMs: 31536000001 is not a time in whole milliseconds; use 0 to 31536000000)"}},
+        {in_cluster(R"("maxConnections": -1)"sv),
+         {R"(pup.json:1:72: processes[0].cluster.maxConnections: -1 is not a number of connections; use 0 to 1000000)"}},
+        {in_cluster(R"("maxConnections": 1000001)"sv),
+         {R"(pup.json:1:72: processes[0].cluster.maxConnections: 1000001 is not a number of connections; use 0 to 1000000)"}},
+        {in_cluster(R"("maxSurge": -1)"sv),
+         {R"(pup.json:1:66: processes[0].cluster.maxSurge: -1 is not a number of instances; use 0 to 1024)"}},
+        {in_cluster(R"("maxUnavailable": "25%")"sv),
+         {R"(pup.json:1:72: processes[0].cluster.maxUnavailable: "25%" is not a number of instances; use 0 to 1024)"}},
+        {in_cluster(R"("maxSurge": 0, "maxUnavailable": 0)"sv),
+         {R"(pup.json:1:87: processes[0].cluster.maxUnavailable: 0 together with maxSurge 0 lets nothing be replaced; use 1 or more for one of them)"}},
+        {in_cluster(R"("idleTimeoutMs": -1)"sv),
+         {R"(pup.json:1:71: processes[0].cluster.idleTimeoutMs: -1 is not a time in whole milliseconds; use 0 to 31536000000)"}},
+        {in_cluster(R"("idleTimeoutMs": "x")"sv),
+         {R"(pup.json:1:71: processes[0].cluster.idleTimeoutMs: "x" is not a time in whole milliseconds; use 0 to 31536000000)"}},
+        {in_cluster(R"("connectTimeoutMs": 0)"sv),
+         {R"(pup.json:1:74: processes[0].cluster.connectTimeoutMs: 0 is not a time in whole milliseconds; use 1 to 31536000000)"}},
+        {in_process(R"("loadBalancerStrategy": "random")"sv),
+         {R"(pup.json:1:42: processes[0].loadBalancerStrategy: has no effect without a cluster; add `cluster` or remove it)"}},
+        {in_process(R"("loadBalancerStrategy": "randon", "cluster": {})"sv),
+         {R"(pup.json:1:66: processes[0].loadBalancerStrategy: "randon" is not a strategy; did you mean "random"?)"}},
+        {in_process(
+             R"("loadBalancerStrategy": "random", "cluster": {"strategy": "ip-hash"})"sv),
+         {R"(pup.json:1:66: processes[0].loadBalancerStrategy: "random" contradicts cluster.strategy "source-ip-hash"; keep one of them)"}},
+        {std::string{R"({"processes": [
 {"id": "a", "cmd": ["x"], "cluster": {"instances": 4, "startPort": 8000}},
 {"id": "b", "cmd": ["x"], "cluster": {"instances": 4, "startPort": 8003}}
 ]})"sv},
-     {R"(pup.json:3:68: processes[1].cluster.startPort: ports 8003 to 8006 of `b` overlap with ports 8000 to 8003 of `a`; choose ports that no other process uses)"}},
-    {std::string{R"({"processes": [
+         {R"(pup.json:3:68: processes[1].cluster.startPort: ports 8003 to 8006 of `b` overlap with ports 8000 to 8003 of `a`; choose ports that no other process uses)"}},
+        {std::string{R"({"processes": [
 {"id": "a", "cmd": ["x"], "cluster": {"instances": 4, "startPort": 8000}},
 {"id": "b", "cmd": ["x"], "cluster": {"instances": 1, "startPort": 8001}}
 ]})"sv},
-     {R"(pup.json:3:68: processes[1].cluster.startPort: port 8001 of `b` overlaps with ports 8000 to 8003 of `a`; choose ports that no other process uses)"}},
-    {std::string{R"({"processes": [
+         {R"(pup.json:3:68: processes[1].cluster.startPort: port 8001 of `b` overlaps with ports 8000 to 8003 of `a`; choose ports that no other process uses)"}},
+        {std::string{R"({"processes": [
 {"id": "a", "cmd": ["x"], "cluster": {"instances": 4, "startPort": 8000}},
 {"id": "b", "cmd": ["x"], "cluster": {"instances": 9, "processStartPort": 7999}}
 ]})"sv},
-     {R"(pup.json:3:75: processes[1].cluster.processStartPort: ports 7999 to 8007 of `b` overlap with ports 8000 to 8003 of `a`; choose ports that no other process uses)"}},
-    {std::string{R"({"processes": [
+         {R"(pup.json:3:75: processes[1].cluster.processStartPort: ports 7999 to 8007 of `b` overlap with ports 8000 to 8003 of `a`; choose ports that no other process uses)"}},
+        {std::string{R"({"processes": [
 {"id": "a", "cmd": ["x"], "cluster": {"instances": 4, "startPort": 8000, "commonPort": 3000}},
 {"id": "b", "cmd": ["x"], "cluster": {"instances": 4, "startPort": 2997}}
 ]})"sv},
-     {R"(pup.json:3:68: processes[1].cluster.startPort: ports 2997 to 3000 of `b` overlap with commonPort 3000 of `a`; choose ports that no other process uses)"}},
-    {std::string{R"({"processes": [
+         {R"(pup.json:3:68: processes[1].cluster.startPort: ports 2997 to 3000 of `b` overlap with commonPort 3000 of `a`; choose ports that no other process uses)"}},
+        {std::string{R"({"processes": [
 {"id": "a", "cmd": ["x"], "cluster": {"instances": 4, "startPort": 8000}},
 {"id": "b", "cmd": ["x"], "cluster": {"startPort": 9000, "commonPort": 8003}}
 ]})"sv},
-     {R"(pup.json:3:72: processes[1].cluster.commonPort: port 8003 of `b` lies within ports 8000 to 8003 of `a`; choose a port that no other process uses)"}},
-    {std::string{R"({"processes": [
+         {R"(pup.json:3:72: processes[1].cluster.commonPort: port 8003 of `b` lies within ports 8000 to 8003 of `a`; choose a port that no other process uses)"}},
+        {std::string{R"({"processes": [
 {"id": "a", "cmd": ["x"], "cluster": {"startPort": 8000, "commonPort": 3000}},
 {"id": "b", "cmd": ["x"], "cluster": {"startPort": 9000, "commonPort": 3000}}
 ]})"sv},
-     {R"(pup.json:3:72: processes[1].cluster.commonPort: port 3000 of `b` is already the commonPort of `a`; choose another port, or a different commonHost for each)"}},
-    {std::string{R"({"processes": [
+         {R"(pup.json:3:72: processes[1].cluster.commonPort: port 3000 of `b` is already the commonPort of `a`; choose another port, or a different commonHost for each)"}},
+        {std::string{R"({"processes": [
 {"id": "a", "cmd": ["x"], "cluster": {"startPort": 8000, "commonPort": 3000, "commonHost": "127.0.0.1"}},
 {"id": "b", "cmd": ["x"], "cluster": {"startPort": 9000, "commonPort": 3000, "commonHost": "0.0.0.0"}}
 ]})"sv},
-     {R"(pup.json:3:72: processes[1].cluster.commonPort: port 3000 of `b` is already the commonPort of `a`; choose another port, or a different commonHost for each)"}},
-    {std::string{R"({"processes": [
+         {R"(pup.json:3:72: processes[1].cluster.commonPort: port 3000 of `b` is already the commonPort of `a`; choose another port, or a different commonHost for each)"}},
+        {std::string{R"({"processes": [
 {"id": "a", "cmd": ["x"], "cluster": {"startPort": 8000, "commonPort": 3000, "commonHost": "::1"}},
 {"id": "b", "cmd": ["x"], "cluster": {"startPort": 9000, "commonPort": 3000, "commonHost": "0:0:0:0:0:0:0:1"}}
 ]})"sv},
-     {R"(pup.json:3:72: processes[1].cluster.commonPort: port 3000 of `b` is already the commonPort of `a`; choose another port, or a different commonHost for each)"}},
-};
+         {R"(pup.json:3:72: processes[1].cluster.commonPort: port 3000 of `b` is already the commonPort of `a`; choose another port, or a different commonHost for each)"}},
+    };
 
 const std::vector<bad_config>
     later_cases{
@@ -792,7 +793,8 @@ const std::vector<bad_config>
          {R"(pup.json:1:53: processes[0].ioClass: "fast" is not an I/O class; use "realtime", "best-effort" or "idle")"}},
         {in_process(R"("maxMemory": 300)"sv),
          {R"(pup.json:1:55: processes[0].maxMemory: 300 is not a string; put it in double quotes)"}},
-        {in_process(R"("maxMemory": "300MB")"sv), {R"(pup.json:1:55: processes[0].maxMemory: "300MB" is not an amount of memory; use a number with K, M, G or T, such as "300M", 1M at least)"}},
+        {in_process(R"("maxMemory": "300MB")"sv),
+         {R"(pup.json:1:55: processes[0].maxMemory: "300MB" is not an amount of memory; use a number with K, M, G or T, such as "300M", 1M at least)"}},
         {in_process(R"("user": "")"sv),
          {R"(pup.json:1:50: processes[0].user: is empty; use a name or a number)"}},
         {in_process(R"("user": -1)"sv),
@@ -816,8 +818,7 @@ const std::vector<bad_config>
              R"("startPort": 8000, "healthCheck": {"type": "ping", "path": 5, "intervalMs": 0, "unhealthyAfter": 0, "x": 1})"sv),
          {R"(pup.json:1:97: processes[0].cluster.healthCheck.type: "ping" is not a type of health check; use "tcp" or "http")",
           R"(pup.json:1:113: processes[0].cluster.healthCheck.path: 5 is not a string; put it in double quotes)",
-          R"(pup.json:1:130: processes[0].cluster.healthCheck.intervalMs: 0 is not a time in whole milliseconds; use 1 to 31536000000)",
-          R"(pup.json:1:151: processes[0].cluster.healthCheck.unhealthyAfter: 0 is not a number of checks; use 1 to 1000)", R"(pup.json:1:154: processes[0].cluster.healthCheck.x: `x` is not a key of a health check; remove it or use `type`, `path`, `intervalMs`, `timeoutMs`, `unhealthyAfter` or `healthyAfter`)"}},
+          R"(pup.json:1:130: processes[0].cluster.healthCheck.intervalMs: 0 is not a time in whole milliseconds; use 1 to 31536000000)", R"(pup.json:1:151: processes[0].cluster.healthCheck.unhealthyAfter: 0 is not a number of checks; use 1 to 1000)", R"(pup.json:1:154: processes[0].cluster.healthCheck.x: `x` is not a key of a health check; remove it or use `type`, `path`, `intervalMs`, `timeoutMs`, `unhealthyAfter` or `healthyAfter`)"}},
         {in_cluster(R"("startPort": 8000, "healthCheck": {})"sv),
          {R"(pup.json:1:88: processes[0].cluster.healthCheck.type: is missing; add "tcp" or "http")"}},
         {in_cluster(R"("healthCheck": true)"sv),
@@ -1169,6 +1170,38 @@ TEST_CASE("instances max is one for each processor, within the bound") {
   CHECK(count(1024) == 1024);
   CHECK(count(1025) == 1024);
   CHECK(count(0) == 1);
+}
+
+TEST_CASE("behind a link `..` is left to the kernel") {
+  fake_world machine;
+  auto cwd = [&](const std::string& text) {
+    auto world = machine.get();
+    world.is_link = [](const std::string& path) {
+      return path == "/srv/app/current";
+    };
+    const auto found =
+        load("{\"processes\": [{\"id\": \"a\", \"cmd\": [\"x\"], \"cwd\": \""
+                 + text + "\"}]}",
+             "pup.json", "/srv/app/current", world);
+    REQUIRE(faults_of(found).empty());
+    return std::get<pup_spec>(found).processes[0].cwd;
+  };
+  CHECK(cwd("web/..") == "/srv/app/current");
+  CHECK(cwd("../shared") == "/srv/app/current/../shared");
+  CHECK(cwd("../../x/./y/../z") == "/srv/app/current/../../x/z");
+  CHECK(cwd("/srv/app/../x") == "/srv/x");
+  CHECK(cwd("/srv/app/current/../x") == "/srv/app/current/../x");
+}
+
+TEST_CASE("what a configuration says of itself") {
+  const auto named = head_of(R"({"name": "a", "processes": 7, /* */ })");
+  CHECK(named.name == "a");
+  CHECK(named.has_processes);
+  CHECK_FALSE(head_of(R"({"name": 1, "processes": []})").name);
+  CHECK_FALSE(head_of(R"({"deps": {"processes": []}})").has_processes);
+  CHECK(head_of(R"({"processes": [)").has_processes);
+  CHECK_FALSE(head_of("[").has_processes);
+  CHECK_FALSE(head_of("[]").has_processes);
 }
 
 TEST_CASE("folders start at the folder of the file") {
@@ -1716,8 +1749,8 @@ TEST_CASE("load: notify is short for its readiness") {
 TEST_CASE("load: a mark tells one wording of an entry from another") {
   auto mark_of = [](const std::string& entry) {
     fake_world machine;
-    auto result = load("{\"processes\": [" + entry + "]}", "f", "/srv",
-                       machine.get());
+    auto result =
+        load("{\"processes\": [" + entry + "]}", "f", "/srv", machine.get());
     REQUIRE(std::holds_alternative<pup_spec>(result));
     auto& spec = std::get<pup_spec>(result);
     CHECK(spec.source.value != 0);

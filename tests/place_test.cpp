@@ -13,6 +13,7 @@
 #include <mutex>
 #include <thread>
 
+#include <fcntl.h>
 #include <sys/stat.h>
 
 using namespace pup;
@@ -68,10 +69,24 @@ bool contains(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
 }
 
-running supervisor(const std::string& name, const std::string& config) {
+running supervisor(const std::string& name, const std::string& config,
+                   std::vector<std::string> known = {}) {
   running result;
   result.name = name;
   result.config = config;
+  result.known = std::move(known);
+  return result;
+}
+
+/// A file that gives no name, or gives one.
+config_file file_at(const std::string& path, const std::string& resolved = {},
+                    std::optional<std::string> name = {}) {
+  config_file result;
+  result.written = path;
+  result.resolved = resolved;
+  result.name = std::move(name);
+  result.default_name = fs::path{path}.parent_path().filename().string();
+  result.has_processes = true;
   return result;
 }
 
@@ -79,6 +94,8 @@ running supervisor(const std::string& name, const std::string& config) {
 std::string decided(const choice& x) {
   if (auto one = std::get_if<running>(&x))
     return one->name;
+  if (auto here = std::get_if<not_running_here>(&x))
+    return "not " + here->config.supervisor();
   if (auto several = std::get_if<ambiguous>(&x)) {
     std::string result = "?";
     for (const auto& candidate : several->candidates)
@@ -271,6 +288,92 @@ SCENARIO(
   CHECK(found[0].pid == ::getpid());
 }
 
+SCENARIO("without its runtime folder a place is nobody else's") {
+  fixture f;
+  auto x = f.opened("web");
+  const auto mark = x.mark();
+  CHECK(x.is_open());
+  fs::remove_all(f.run);
+  CHECK_FALSE(x.is_open());
+  CHECK(discover(f.env).empty());
+
+  const auto holder = holder_of_state("web", f.env);
+  REQUIRE(holder.has_value());
+  CHECK(holder->pid == ::getpid());
+  CHECK(holder->folder == f.run + "/web");
+  CHECK_FALSE(holder_of_state("other", f.env).has_value());
+
+  const auto lost = f.refused("web");
+  CHECK(lost.code == place_errc::already_running);
+  CHECK(lost.pid == ::getpid());
+  CHECK(contains(lost.text,
+                 "is already running as pid " + std::to_string(::getpid())));
+  CHECK(
+      contains(lost.text, "its runtime folder " + f.run + "/web was removed"));
+  // And is not made by who is refused.
+  CHECK_FALSE(fs::exists(f.run + "/web"));
+
+  auto elsewhere = f.env;
+  elsewhere.variable = [&](const std::string& name) {
+    return name == "PUP_RUNTIME_DIR" ? f.root.path() + "/run2"
+                                     : f.env.variable(name);
+  };
+  const auto other = open_place("web", elsewhere, {});
+  REQUIRE(std::holds_alternative<place_error>(other));
+  CHECK(contains(std::get<place_error>(other).text,
+                 "set PUP_RUNTIME_DIR to " + f.run));
+
+  CHECK_FALSE(x.open_again({"/etc/new.json", "2", {}}).has_value());
+  CHECK(x.is_open());
+  CHECK(x.mark() == mark);
+  CHECK(discover(f.env).at(0).config == "/etc/new.json");
+  CHECK(contains(f.refused("web").text, "pup terminate --name web"));
+  // A lock that somebody has removed is taken anew, in a new file.
+  fs::remove(f.run + "/web/lock");
+  CHECK_FALSE(x.is_open());
+  CHECK_FALSE(x.open_again({}).has_value());
+  CHECK(discover(f.env).size() == 1);
+}
+
+SCENARIO("who goes on for a predecessor needs no runtime folder") {
+  fixture f;
+  auto x = f.opened("web");
+  const auto locks = [&] {
+    return place_locks{unique_fd{::fcntl(x.lock(), F_DUPFD_CLOEXEC, 0)},
+                       unique_fd{::fcntl(x.state_lock(), F_DUPFD_CLOEXEC, 0)}};
+  };
+  const auto go_on = [&] {
+    auto taken = locks();
+    x.disown();
+    auto result =
+        open_place("web", f.env, {"/etc/b", "2", {}}, std::move(taken));
+    if (auto error = std::get_if<place_error>(&result))
+      FAIL(error->text);
+    return std::move(std::get<place>(result));
+  };
+  SECTION("that is there") {
+    x = go_on();
+    CHECK(x.is_open());
+  }
+  SECTION("that can be made") {
+    fs::remove_all(f.run);
+    x = go_on();
+    CHECK(x.is_open());
+    CHECK(discover(f.env).size() == 1);
+  }
+  SECTION("that cannot") {
+    fs::remove_all(f.run);
+    std::ofstream{f.run} << "in its place";
+    x = go_on();
+    CHECK_FALSE(x.is_open());
+    CHECK(x.open_again({}).has_value());
+    CHECK(contains(f.refused("web").text, "is already running as pid"));
+    fs::remove(f.run);
+    CHECK_FALSE(x.open_again({}).has_value());
+    CHECK(x.is_open());
+  }
+}
+
 SCENARIO("unusable names and relative folders are refused") {
   fixture f;
   for (const auto& name :
@@ -431,6 +534,102 @@ SCENARIO("discovery skips what is broken or foreign") {
   }
 }
 
+SCENARIO("a file means a supervisor by its name, else by its path") {
+  const auto web =
+      supervisor("web", "/srv/current/pup.json", {"/srv/releases/1/pup.json"});
+  const auto blue = supervisor("blue", "/srv/b/pup.json");
+  const auto api = supervisor("api", "/home/x/api/pup.json");
+  const auto words = supervisor("api", "");
+  const auto former = supervisor("pup", "/srv/b/pup.json");
+  auto linked = web;
+  linked.resolved = "/srv/releases/2/pup.json";
+  struct row {
+    std::vector<running> all;
+    config_file file;
+    std::string expected;
+  };
+  const std::vector<row> rows{
+      // its name, wherever it stands
+      {{web, blue}, file_at("/tmp/new.json", {}, "web"), "web"},
+      {{web, blue}, file_at("/srv/b/pup.json", {}, "web"), "web"},
+      // a name that does not run: its path
+      {{web, blue}, file_at("/srv/b/pup.json", {}, "green"), "blue"},
+      {{web, blue}, file_at("/tmp/new.json", {}, "green"), "none"},
+      // its path, as it is written and as it was resolved, then and now
+      {{web, blue}, file_at("/srv/current/pup.json"), "web"},
+      {{web, blue}, file_at("/srv/releases/1/pup.json"), "web"},
+      {{web, blue}, file_at("/srv/releases/2/pup.json"), "none"},
+      {{linked, blue},
+       file_at("/srv/releases/2/pup.json", "/srv/releases/2/pup.json"),
+       "web"},
+      {{web, blue}, file_at("/srv/x/pup.json", "/srv/b/pup.json"), "blue"},
+      {{former, web}, file_at("/srv/b/pup.json"), "pup"},
+      // what runs counts for more than what has run
+      {{web, supervisor("one", "/srv/releases/1/pup.json")},
+       file_at("/srv/releases/1/pup.json"),
+       "one"},
+      // another file of the same folder, if that has given the name
+      {{api, blue}, file_at("/home/x/api/other.json"), "api"},
+      {{api, blue}, file_at("/home/y/api/pup.json"), "none"},
+      {{words}, file_at("/home/x/api/pup.json"), "none"},
+      {{blue}, file_at("/srv/b/other.json"), "none"},
+      // several of one file
+      {{blue, former}, file_at("/srv/b/pup.json"), "? blue pup"},
+  };
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    INFO("row " << i);
+    const auto never = [](const running&, const std::string&) { return false; };
+    CHECK(decided(choose(rows[i].all, {{}, rows[i].file, "/", {}, {}}, never))
+          == rows[i].expected);
+  }
+}
+
+SCENARIO("a file without a name gets that of its folder") {
+  for (const auto& [folder, name] :
+       std::vector<std::pair<std::string, std::string>>{
+           {"/srv/web", "web"},
+           {"/srv/my app", "myapp"},
+           {"/srv/caf\xc3\xa9", "caf"},
+           {"/srv/\xc3\xa9", "pup"},
+           {"/srv/..\xc3\xa9", "pup"},
+           {"/", "pup"},
+           {"", "pup"},
+           {"/srv/" + std::string(80, 'x'), std::string(64, 'x')},
+       }) {
+    INFO(folder);
+    CHECK(default_name(folder) == name);
+  }
+}
+
+SCENARIO("a supervisor is known by the paths that it has had") {
+  fixture f;
+  fs::create_directories(f.root.path() + "/1");
+  std::ofstream{f.root.path() + "/1/pup.json"} << "{}";
+  fs::create_symlink("1", f.root.path() + "/current");
+  const auto written = f.root.path() + "/current/pup.json";
+  const auto first = fs::canonical(written).string();
+  start_facts facts;
+  change_config(facts, written);
+  CHECK(facts.config == written);
+  CHECK(facts.known == std::vector<std::string>{first});
+  auto opened = open_place("web", f.env, facts);
+  REQUIRE(std::holds_alternative<place>(opened));
+  CHECK(discover(f.env).at(0).resolved == first);
+
+  change_config(facts, "/etc/a b%0A\n/x.json");
+  CHECK_FALSE(std::get<place>(opened).tell(facts).has_value());
+  const auto now = discover(f.env).at(0);
+  CHECK(now.config == "/etc/a b%0A\n/x.json");
+  CHECK(now.known == std::vector<std::string>{written, first});
+  CHECK(known_paths(text_of(facts)) == now.known);
+
+  // Not without end, nor twice.
+  for (int i = 0; i < 100; ++i)
+    change_config(facts, "/srv/" + std::to_string(i % 50));
+  CHECK(facts.known.size() == 16);
+  CHECK(facts.known.front() == "/srv/48");
+}
+
 SCENARIO("the supervisor that is meant") {
   const auto a = supervisor("a", "/srv/a/pup.json");
   const auto b = supervisor("b", "/srv/b/pup.json");
@@ -443,7 +642,7 @@ SCENARIO("the supervisor that is meant") {
     strings with_id;
     std::string expected;
   };
-  const std::optional<std::string> no;
+  constexpr auto no = std::nullopt;
   const std::vector<row> rows{
       // nothing runs
       {{}, {no, no, "/", no}, {}, "none"},
@@ -451,15 +650,27 @@ SCENARIO("the supervisor that is meant") {
       // --name and --config are exact, whatever else fits
       {{a, b}, {"b", no, "/srv/a", "x"}, {"a"}, "b"},
       {{a, b}, {"c", no, "/srv/a", "x"}, {"a"}, "none"},
-      {{a, b}, {no, "/srv/b/pup.json", "/srv/a", no}, {}, "b"},
-      {{a, b}, {no, "/srv/c/pup.json", "/srv/a", no}, {}, "none"},
-      {{a, b}, {"a", "/srv/b/pup.json", "/", no}, {}, "none"},
-      {{a, b}, {"b", "/srv/b/pup.json", "/", no}, {}, "b"},
+      {{a, b}, {no, file_at("/srv/b/pup.json"), "/srv/a", no}, {}, "b"},
+      {{a, b}, {no, file_at("/srv/c/pup.json"), "/srv/a", no}, {}, "none"},
+      {{a, b}, {"a", file_at("/srv/b/pup.json"), "/", no}, {}, "none"},
+      {{a, b}, {"b", file_at("/srv/b/pup.json"), "/", no}, {}, "b"},
       // this folder, before the only one that has the id
       {{a, b}, {no, no, "/srv/b", no}, {}, "b"},
-      {{a, b}, {no, no, "/srv/b/", no}, {}, "b"},
       {{a, b}, {no, no, "/srv/b", "x"}, {"a"}, "b"},
       {{a, b}, {no, no, "/srv", no}, {}, "? a b"},
+      // the config in this folder, and nobody else where that does not run
+      {{a}, {no, no, "/srv/c", no, file_at("/srv/c/pup.json")}, {}, "not c"},
+      {{a},
+       {no, no, "/srv/c", "x", file_at("/srv/c/pup.json")},
+       {"a"},
+       "not c"},
+      {{a},
+       {no, no, "/srv/c", no, file_at("/srv/c/pup.json", {}, "a")},
+       {},
+       "a"},
+      {{a, b}, {no, no, "/srv/b", no, file_at("/srv/b/pup.json")}, {}, "b"},
+      {{b2}, {no, no, "/srv/b", no, file_at("/srv/b/pup.json")}, {}, "b2"},
+      {{}, {no, no, "/srv/c", no, file_at("/srv/c/pup.json")}, {}, "none"},
       // the only one
       {{a}, {no, no, "/elsewhere", no}, {}, "a"},
       {{a}, {no, no, "/elsewhere", "x"}, {}, "a"},

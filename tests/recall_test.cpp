@@ -1,7 +1,11 @@
 // What of an earlier life still holds.
 #include "pup/runtime/recall.hpp"
 
+#include "pup/runtime/host.hpp"
+#include "pup/runtime/place.hpp"
+
 #include "catch.hpp"
+#include "child_process.hpp"
 
 using namespace pup;
 using namespace std::chrono_literals;
@@ -209,4 +213,32 @@ TEST_CASE("recall: until when the clock was heeded, however it ended") {
   SECTION("another file") {
     CHECK(recalled(spec, found{state}, "today", "/tmp/x").clocks.empty());
   }
+}
+
+SCENARIO("two hosts never share a state folder") {
+  const pup::test::temporary_folder folder;
+  caf::actor_system_config config;
+  add_message_types(config);
+  caf::actor_system sys{config};
+  pup_spec spec;
+  spec.name = "embedded";
+  spec.processes.emplace_back();
+  spec.processes[0].id = "a";
+  spec.processes[0].argv = {"sleep", "1000"};
+  spec.processes[0].autostart = false;
+  const auto options = [&] {
+    host_options result;
+    result.state_folder = folder.path();
+    return result;
+  };
+  {
+    host first{sys, spec, options()};
+    CHECK_THROWS_AS((host{sys, spec, options()}), std::runtime_error);
+    CHECK(std::holds_alternative<place_error>(
+        lock_state(folder.path(), "another")));
+    first.stop();
+  }
+  host second{sys, spec, options()};
+  CHECK(second.control());
+  second.stop();
 }

@@ -27,6 +27,7 @@
 #include <poll.h>
 #include <spawn.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -602,6 +603,10 @@ std::string command_of(pid_t pid) {
 fs::path make_folder() {
   std::string name = "/tmp/pup-test-XXXXXX";
   check(::mkdtemp(name.data()) != nullptr, name);
+  check(::chmod(name.c_str(), 0711) == 0, name);
+  // What a supervisor of a configuration without a name is called.
+  name += "/pup";
+  check(::mkdir(name.c_str(), 0700) == 0, name);
   return name;
 }
 
@@ -624,7 +629,7 @@ sandbox::~sandbox() {
       CHECK(left == "");
   }
   std::error_code ignored;
-  fs::remove_all(folder_, ignored);
+  fs::remove_all(folder_.parent_path(), ignored);
 }
 
 std::string sandbox::path(const std::string& name) const {

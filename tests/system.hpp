@@ -209,8 +209,8 @@ const boost::json::object& with_id(const boost::json::array& all,
 
 // -- a world ------------------------------------------------------------------
 
-/// A temporary folder, with the runtime and state folders of pup in it, for one
-/// test case. Everything that is started through it carries a variable that
+/// A temporary folder of the name "pup", so that its supervisor is called so,
+/// with the runtime and state folders of pup in it, for one test case. Everything that is started through it carries a variable that
 /// names it, so that nothing escapes the search for what is left running.
 class sandbox {
 public:

@@ -254,7 +254,8 @@ SCENARIO("relative paths start at the applied file's folder") {
   start(box);
   box.write("other/config.json",
             config({sleeper("a"),
-                    R"({"id": "b", "cmd": "pwd > here; exec sleep 1000"})"}));
+                    R"({"id": "b", "cmd": "pwd > here; exec sleep 1000"})"},
+                   R"("name": "pup")"));
   const auto done = box.pup({"apply", "other/config.json"});
   CHECK(done.err == "");
   REQUIRE(done.code == 0);
@@ -280,11 +281,12 @@ SCENARIO("what is shown, and goes on after a crash, is the file applied last") {
   };
   box.write("other/next.json",
             config({sleeper("a"),
-                    R"({"id": "b", "cmd": "pwd > here; exec sleep 1000"})"}));
+                    R"({"id": "b", "cmd": "pwd > here; exec sleep 1000"})"},
+                   R"("name": "pup")"));
   // Who only asks, or is refused, changes nothing, now and later.
   REQUIRE(box.pup({"apply", "other/next.json", "--dry-run"}).code == 0);
   box.write("other/named.json", config({sleeper("c")}, R"("name": "else")"));
-  CHECK(box.pup({"apply", "other/named.json"}).code == 2);
+  CHECK(box.pup({"apply", "other/named.json"}).code == 3);
   crash();
   CHECK(shown() == first);
   CHECK(pids(box).size() == 1);

@@ -2,6 +2,7 @@
 // run as a reader would run it: from a copy of its folder. That of scaling is
 // system_manual_test.
 #include "catch.hpp"
+#include "load_clients.hpp"
 #include "system.hpp"
 
 #include <csignal>
@@ -160,5 +161,52 @@ SCENARIO("example watcher: a change restarts the process") {
   CHECK(it.logs("demo-watch", "running: good morning"));
   CHECK(wait_for_end(first));
   CHECK(count(it.pup({"logs", "--id", "demo-watch"}).out, "running: ") == 2);
+  CHECK(it.box.end() == "");
+}
+
+SCENARIO("example deploy: releases behind a link, and back, under load") {
+  example it{"deploy"};
+  const port_range ports{5};
+  for (const auto* release : {"1", "2", "3"}) {
+    const auto file = it.file("releases/" + std::string{release} + "/pup.json");
+    auto text = it.box.read(file);
+    for (const auto& [from, to] :
+         {std::pair{"4010", ports[1]}, std::pair{"4000", ports[0]}}) {
+      const auto place = text.find(from);
+      REQUIRE(place != std::string::npos);
+      text.replace(place, 4, std::to_string(to));
+    }
+    it.box.write(file, text);
+  }
+  it.box.env["PATH"] =
+      fs::path{PUP_PROGRAM}.parent_path().string() + ':' + it.box.env["PATH"];
+  const auto deploy = [&](const std::string& release) {
+    return run(it.box.program(
+        {it.box.path(it.file("deploy.sh")), "releases/" + release}));
+  };
+  const auto version = [&] { return get(ports[0], "/env?VERSION").body; };
+  const auto first = deploy("1");
+  INFO(first.err);
+  REQUIRE(first.code == 0);
+  CHECK(version() == "1\n");
+
+  load clients{ports[0]};
+  CHECK(clients.serves(100));
+  const auto second = deploy("2");
+  INFO(second.err);
+  CHECK(second.code == 0);
+  for (int i = 0; i < 6; ++i)
+    CHECK(version() == "2\n");
+  const auto broken = deploy("3");
+  CHECK(broken.code == 1);
+  CHECK(broken.err.find("releases/3 does not come up; releases/2 goes on")
+        != std::string::npos);
+  for (int i = 0; i < 6; ++i)
+    CHECK(version() == "2\n");
+  CHECK(deploy("1").code == 0);
+  for (int i = 0; i < 6; ++i)
+    CHECK(version() == "1\n");
+  CHECK(clients.serves(100));
+  check_outcome("deploy", clients.end());
   CHECK(it.box.end() == "");
 }

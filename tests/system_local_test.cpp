@@ -397,6 +397,44 @@ SCENARIO("a service is put in place, and taken back when that fails") {
   CHECK(fs::is_empty(box.path("xdg/systemd/user")));
 }
 
+SCENARIO("a service is called as its supervisor, by its file") {
+  sandbox box;
+  for (const auto* name : {"shop/pup.json", "old/pup.json"})
+    box.write(name,
+              R"({"processes": [{"id": "a", "cmd": ["/bin/sleep", "1000"]}]})");
+  fs::create_symlink("shop", box.path("current"));
+  auto fake = box.write("bin/systemctl", "#!/bin/sh\nexit 0\n");
+  ::chmod(fake.c_str(), 0755);
+  box.env["PATH"] = box.path("bin") + ":/usr/bin:/bin";
+  box.env["XDG_CONFIG_HOME"] = box.path("xdg");
+  const auto in = [&](const std::string& folder,
+                      std::vector<std::string> arguments) {
+    auto line = box.command(std::move(arguments));
+    line.cwd = box.path(folder);
+    return run(line);
+  };
+  const auto units = box.path("xdg/systemd/user/");
+  CHECK(in("shop", {"enable-service"}).code == 0);
+  CHECK(fs::exists(units + "pup-shop.service"));
+  CHECK(in("shop", {"disable-service"}).code == 0);
+  CHECK(fs::is_empty(units));
+
+  // Links stay as they are written.
+  CHECK(in("", {"enable-service", "current/pup.json"}).code == 0);
+  CHECK(contains(box.read("xdg/systemd/user/pup-current.service"),
+                 "WorkingDirectory=" + box.path("current") + '\n'));
+  CHECK(in("", {"disable-service", "--config", "current/pup.json"}).code == 0);
+  CHECK(fs::is_empty(units));
+
+  // One that was enabled under the former default name keeps it.
+  CHECK(in("old", {"enable-service", "--name", "pup"}).code == 0);
+  CHECK(contains(in("old", {"enable-service"}).err, "exists already"));
+  CHECK(in("shop", {"enable-service"}).code == 0);
+  CHECK(in("old", {"disable-service"}).code == 0);
+  CHECK_FALSE(fs::exists(units + "pup.service"));
+  CHECK(fs::exists(units + "pup-shop.service"));
+}
+
 SCENARIO("the shells accept the completion scripts") {
   sandbox box;
   auto completed = [&](const std::string& line) {
