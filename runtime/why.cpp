@@ -45,9 +45,11 @@ std::string json_text(std::string_view text) {
 std::string object(
     std::initializer_list<std::pair<const char*, std::string>> members) {
   std::string result = "{";
-  for (const auto& [key, value] : members)
-    result += (result.size() > 1 ? "," : "") + json_text(key) + ':'
-              + json_text(value);
+  for (const auto& [key, value] : members) {
+    if (result.size() > 1)
+      result += ',';
+    result += json_text(key) + ':' + json_text(value);
+  }
   return result + '}';
 }
 
@@ -83,8 +85,9 @@ std::string why_text(const std::vector<explanation>& all, std::uint64_t now_us,
                      const zone_function& zone) {
   std::string result;
   for (const auto& [x, output] : all) {
-    result += (result.empty() ? "" : "\n") + shown(x.id) + ": "
-              + to_string(x.state)
+    if (!result.empty())
+      result += '\n';
+    result += shown(x.id) + ": " + to_string(x.state)
               + (x.reason.empty() ? "" : ", " + shown(x.reason)) + '\n';
     for (const auto& y : x.entries)
       result +=
@@ -111,10 +114,9 @@ std::string why_json(const std::vector<explanation>& all,
   std::string result = "{\"instances\":[";
   const auto* comma = "";
   for (const auto& [x, output] : all) {
-    result += std::exchange(comma, ",")
-              + object({{"id", x.id},
-                        {"state", to_string(x.state)},
-                        {"reason", x.reason}});
+    result += std::exchange(comma, ",");
+    result += object(
+        {{"id", x.id}, {"state", to_string(x.state)}, {"reason", x.reason}});
     result.back() = ',';
     std::vector<std::string> events;
     for (const auto& y : x.entries)

@@ -15,10 +15,10 @@ using namespace pup;
 
 namespace {
 
-#if defined __SANITIZE_ADDRESS__ || !defined __OPTIMIZE__
-constexpr std::size_t part = 16;  // of the whole, as all is slower
-#else
+#ifdef __OPTIMIZE__
 constexpr std::size_t part = 1;
+#else
+constexpr std::size_t part = 16;  // of the whole, as all is slower
 #endif
 constexpr std::size_t million = 1'000'000 / part;
 constexpr double most_seconds = 15;
