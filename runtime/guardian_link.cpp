@@ -191,7 +191,12 @@ std::string link::shake_hands() {
     if (first) {
       const auto* hello = std::get_if<guard::welcome>(&message);
       if (hello == nullptr || hello->version != guard::version)
-        return "the guardian is of another version of pup";
+        return "the guardian is of another version of pup ("
+               + (hello == nullptr ? std::string{"unknown"}
+                                   : std::to_string(hello->version))
+               + ", this program speaks " + std::to_string(guard::version)
+               + "), and is not replaced by an upgrade; once, run pup terminate "
+                 "and pup start, which stops and starts everything";
       guardian_ = hello->guardian;
       scope_ = std::to_string(guardian_) + '.'
                + std::to_string(start_ticks(guardian_));

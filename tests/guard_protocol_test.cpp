@@ -244,6 +244,20 @@ TEST_CASE("descriptors that find no room are missed, not mistaken") {
   CHECK(std::get<guard::start>(message).number == 8);
 }
 
+TEST_CASE("a guardian of another version is refused with what to do") {
+  pair sockets;
+  guard::welcome hello;
+  hello.version = guard::version - 1;
+  guard::send(sockets.a.get(), guard::encode(hello));
+  const auto opened = guardian_link::open(std::move(sockets.b));
+  REQUIRE(std::holds_alternative<std::string>(opened));
+  const auto& text = std::get<std::string>(opened);
+  INFO(text);
+  CHECK(text.find("another version of pup (" + std::to_string(hello.version))
+        != std::string::npos);
+  CHECK(text.find("run pup terminate and pup start") != std::string::npos);
+}
+
 TEST_CASE("a farewell comes after all that waited, though no loop runs") {
   pair sockets;
   guard::welcome hello;
