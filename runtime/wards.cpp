@@ -113,12 +113,21 @@ void wards::look_at(std::uint64_t number) {
     members_.look_below(number);
 }
 
-void wards::signal(std::uint64_t number, int signo) {
+// Below the leader is seen what will be an orphan soon.
+ward* wards::find_living(std::uint64_t number) {
   auto* x = find(number);
   if (x == nullptr || x->now == ward::phase::ended)
-    return;
-  members_.look_at_orphans();
+    return nullptr;
+  if (x->now == ward::phase::remains)
+    members_.look_at_orphans();
   members_.look_below(number);
+  return x;
+}
+
+void wards::signal(std::uint64_t number, int signo) {
+  auto* x = find_living(number);
+  if (x == nullptr)
+    return;
   if (signo == SIGKILL) {
     if (!x->killed_until)
       x->killed_until = clock::now() + burial_timeout;
@@ -134,24 +143,19 @@ void wards::signal(std::uint64_t number, int signo) {
 }
 
 void wards::stop(std::uint64_t number, int signo) {
-  auto* x = find(number);
-  if (x == nullptr || x->now == ward::phase::ended)
+  auto* x = find_living(number);
+  if (x == nullptr)
     return;
-  members_.look_at_orphans();
-  members_.look_below(number);
   if (x->now == ward::phase::runs) {
     ::kill(-x->pid, signo);
     ::kill(-x->pid, SIGCONT);
-    // All that was in the group by now has had it.
-    members_.look_below(number);
-    for (const auto& y : members_.of(number))
-      if (::getpgid(y.pid) == x->pid)
-        x->stopped[y.pid] = y.started;
+    x->group_stopped = ticks_since_boot();
     return;
   }
   for (const auto& y : members_.of(number)) {
     auto& had = x->stopped[y.pid];
-    if (std::exchange(had, y.started) == y.started)
+    if (std::exchange(had, y.started) == y.started
+        || (y.started <= x->group_stopped && ::getpgid(y.pid) == x->pid))
       continue;
     signal_process(y.pid, y.started, signo);
     signal_process(y.pid, y.started, SIGCONT);

@@ -46,7 +46,9 @@ struct ward {
   guard::ended end;          ///< complete when it has ended
   /// It got SIGKILL, and when that is given up.
   std::optional<std::chrono::steady_clock::time_point> killed_until;
-  /// Processes that have had the stop signal, or SIGKILL, by their start.
+  /// When its group had the stop signal, in ticks since the boot; 0: never.
+  std::uint64_t group_stopped = 0;
+  /// Processes that have had the stop signal, or SIGKILL, each by its start.
   std::map<pid_t, std::uint64_t> stopped;
   std::map<pid_t, std::uint64_t> killed;
 };
@@ -102,6 +104,7 @@ public:
   bool kill_all(pid_t special);
 
 private:
+  ward* find_living(std::uint64_t number);
   void leader_ended(ward& x, const siginfo_t& info, const rusage& usage);
   void settle();
   void kill_rest(ward& x);
