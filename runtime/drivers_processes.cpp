@@ -399,7 +399,7 @@ void process_table::leader_ended(const std::string& id, std::uint64_t life,
 void process_table::end(const std::string& id, std::uint64_t life, ending how) {
   auto* x = find(id, life);
   const bool well = (how.what == ending::kind::exited && how.code == 0)
-                    || (x != nullptr && x->told_to_stop);
+                    || (x != nullptr && x->told_to_stop && x->left.empty());
   const bool never = how.what == ending::kind::not_launched;
   note(id,
        well    ? log_stream::info
