@@ -309,11 +309,11 @@ void cluster_state::became_ready(slot& x, const instance_ready& fact) {
 
 // It gets no new connections, and a new life when the old one has ended.
 void cluster_state::expires(slot& x, const instance_expires& fact) {
+  x.pid = 0;
   if (x.now != phase::starting && x.now != phase::ready
       && x.now != phase::draining)
     return;
   note(x, event_kind::ended, fact.text);
-  x.pid = 0;
   x.reason = fact.text;
   if (x.now == phase::draining)  // somebody wants it down
     return stop_instance(x);

@@ -413,6 +413,8 @@ struct instance_state {
   void leader_ended(const process_leader_ended& fact) {
     if (now == phase::ended)
       return;
+    tell_parent(
+        instance_expires{args.slot, args.request.life, to_string(fact.how)});
     if (now == phase::stopping) {
       if (signals_begun)
         send_stop_signal();
@@ -420,8 +422,6 @@ struct instance_state {
     }
     now = phase::stopping;
     drop_task();
-    tell_parent(
-        instance_expires{args.slot, args.request.life, to_string(fact.how)});
     begin_signals();
   }
 

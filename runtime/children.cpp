@@ -94,6 +94,7 @@ private:
     pid_t pid = 0;         // 0: it is being started
     bool to_kill = false;  // as soon as there is one
     bool abandoned = false;
+    bool leader_gone = false;
     std::optional<readiness> ready;
     std::string warning;    // for `launched`
     std::string pid_file;   // empty: none
@@ -406,6 +407,7 @@ void children::impl::adopt(life_adoption x) {
   p->key = from.key;
   p->life = from.life;
   p->number = from.number;
+  p->leader_gone = from.leader_ended || from.end;
   p->ready.emplace(
       readiness::adopt(loop_, readiness_of(x.request), std::move(input)));
   use(*p, x.request);
@@ -457,6 +459,8 @@ void children::impl::failed(const process_ptr& p, const launch_fault& fault) {
 // certain, so that it always comes before an end.
 void children::impl::await_ready(const process_ptr& p,
                                  const std::optional<std::string>& known) {
+  if (p->leader_gone)
+    return;
   if (known || p->ready->at_once()) {
     events_.ready(p->key, p->life, known.value_or(std::string{}));
     if (p->abandoned)
@@ -479,6 +483,7 @@ void children::impl::await_ready(const process_ptr& p,
 
 // What is left may listen still, but it will not become ready any more.
 void children::impl::leader_ended(const process_ptr& p, const leader_end& end) {
+  p->leader_gone = true;
   p->ready->stop();
   if (!p->abandoned && events_.leader_ended)
     events_.leader_ended(p->key, p->life, end);

@@ -614,10 +614,12 @@ exit_code run_supervisor(const command& what) {
     if (const auto error = where.admit(readers))
       return complain(error->text);
   // A process without "cwd" runs beside its configuration, wherever pup was
-  // started from. Where a successor finds no folder any more it does without.
+  // started from. Where a successor finds no folder any more it does without;
+  // one that is refused it does not enter.
   const auto folder = folder_of(facts.config);
   if (!folder.empty())
-    if (const auto fault = enter(folder); fault && !follows)
+    if (const auto fault = enter(folder);
+        fault && (!follows || !fault->why.empty()))
       return complain(folder + ": cannot be entered: " + reason_of(*fault));
   if (guardian) {
     if (where.lock() >= 0)

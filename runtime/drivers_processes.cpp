@@ -54,6 +54,8 @@ std::string and_more(const std::string& example, std::uint32_t count) {
 // A program that leaves its work to a child and ends with success is a daemon,
 // which has to be told not to be one.
 std::string words_of_left(const leader_end& x) {
+  if (x.left == 0)  // it is still to be found out
+    return {};
   const auto all = and_more(x.left_example, x.left);
   if (x.status.code != 0)
     return "left " + all + " running";
@@ -142,6 +144,7 @@ void process_table::adopt(pup::launch request, const weak<instance_actor>& to) {
   const auto mark = life_mark_of(process->mark);
   mine.told_to_stop = mine.leaves = mark.stopping;
   mine.began_before = true;
+  mine.leader_gone = process->leader_ended || process->end;
   mine.ready_before = mark.ready;
   if (request.inherit)
     mine.socket = {request.inherit->cluster, request.inherit->slot};
@@ -385,8 +388,10 @@ void process_table::leader_ended(const std::string& id, std::uint64_t life,
   auto* x = find(id, life);
   if (x == nullptr)
     return;
+  // From here on its pid may be another's.
   memory_.remove(x->pid);
-  driver_.send(process_gone{x->pid});
+  driver_.send(process_gone{std::exchange(x->pid, 0)});
+  x->leader_gone = true;
   x->leaves = true;
   auto how = ending_from(fact.status);
   if (!x->told_to_stop) {
@@ -453,9 +458,11 @@ void process_table::outgrew(pid_t pid, std::uint64_t used,
 
 void process_table::forget(std::map<std::string, owner>::iterator i) {
   const auto& x = i->second;
-  memory_.remove(x.pid);
-  driver_.send(process_gone{x.pid});
-  if (journal_ != nullptr && x.pid != 0)
+  if (x.pid != 0) {
+    memory_.remove(x.pid);
+    driver_.send(process_gone{x.pid});
+  }
+  if (journal_ != nullptr && (x.pid != 0 || x.leader_gone))
     journal_->ended(i->first, x.life);
   if (!x.socket.cluster.empty()) {
     groups_->left(x.socket.cluster, x.socket.slot);
@@ -468,7 +475,8 @@ child_events process_table::events() {
   child_events result;
   result.launched = [this](const std::string& id, std::uint64_t life, pid_t pid,
                            const std::string& warning) {
-    if (journal_ != nullptr)
+    const auto* known = find(id, life);
+    if (journal_ != nullptr && (known == nullptr || !known->leader_gone))
       journal_->began(id, life, pid);
     // In this order, so that what the process says comes after it.
     if (const auto* x = find(id, life); x == nullptr || !x->began_before)
@@ -478,6 +486,8 @@ child_events process_table::events() {
     if (auto x = unattached_.extract(id); !x.empty())
       log_->attach(std::move(x.mapped()));
     if (auto* x = find(id, life)) {
+      if (x->leader_gone)
+        return x->handle.send(process_launched{life, pid, warning});
       x->pid = pid;
       if (!x->socket.cluster.empty())
         groups_->holds(x->socket.cluster, x->socket.slot, pid);

@@ -94,6 +94,7 @@ private:
     bool began_before = false;
     bool ready_before = false;
     std::string left{};  // by a leader that has ended, in words
+    bool leader_gone = false;
   };
 
   static void describe(launch_request& wanted, pup::launch& request);

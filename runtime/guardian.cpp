@@ -219,6 +219,9 @@ private:
   }
 
   void replace_stopped() {
+    look_whether_stopped();  // it may go on by now
+    if (!replace_at_ || *replace_at_ > clock::now())
+      return;
     const auto late = clock::now() - *replace_at_;
     replace_at_.reset();
     // This process was stopped as well, or the machine: nobody had the time.
@@ -309,7 +312,7 @@ private:
           x.mark});
       if (x.now == ward::phase::ended)
         say(x.end);
-      else if (x.rest.left != 0)
+      else if (x.told)
         say(x.rest);
     }
     if (!wards_.strays().empty())
@@ -629,6 +632,7 @@ private:
 
   // Not even SIGKILL has ended it: it waits in the kernel.
   void complain_of_what_is_left() {
+    static_cast<void>(wards_.reap(supervisor_));
     for (const auto pid : children_of(::getpid())) {
       std::fprintf(stderr, "pup: %s does not end, not even by SIGKILL\n",
                    describe_process(pid).c_str());

@@ -450,6 +450,10 @@ std::uint64_t link::start(const start_order& order) {
   wanted.key = order.key;
   wanted.life = order.life;
   wanted.request = order.request;
+  // Of a pup that this one runs below.
+  std::erase_if(wanted.request.environment, [](const std::string& x) {
+    return x.starts_with(life_variable);
+  });
   wanted.request.environment.push_back(life_entry(scope_, number));
   for (const auto& x : order.keep)
     wanted.hold.push_back({x.name, {x.fd}});
@@ -500,13 +504,13 @@ bool link::runs(std::uint64_t number) const {
 void link::adopt(inherited_process x) {
   auto& mine = lives_[x.number];
   mine.leader = x.pid;
-  mine.leader_started = start_ticks(x.pid);
   if (auto early = early_leader_ends_.extract(x.number); !early.empty())
     x.leader_ended = std::move(early.mapped());
   if (auto early = early_ends_.extract(x.number); !early.empty())
     x.end = std::move(early.mapped());
+  mine.leader_ended = x.leader_ended || x.end;
+  mine.leader_started = mine.leader_ended ? 0 : start_ticks(x.pid);
   if (x.leader_ended && !x.end) {
-    mine.leader_ended = true;
     later([number = x.number, end = *x.leader_ended](link& self) {
       if (self.lives_.count(number) > 0 && self.events_.leader_ended)
         self.events_.leader_ended(number, end);
@@ -576,7 +580,9 @@ void link::lose() {
     left.pid = x.leader;
     left.pidfd = open_pidfd(x.leader);
     // Init reaps what has ended meanwhile, and somebody else may have its pid.
-    if (x.leader_ended || start_ticks(x.leader) != x.leader_started)
+    const auto has_gone =
+        left.pidfd ? start_ticks(x.leader) != x.leader_started : errno == ESRCH;
+    if (x.leader_ended || has_gone)
       left.leader_ended.emplace().status.pid = x.leader;
     orphans_->adopt(std::move(left));
   }

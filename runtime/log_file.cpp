@@ -123,9 +123,11 @@ void log_file::look_for_loss(time_point now) {
   struct stat mine {};
   if (!file_ || !regular_ || ::fstat(file_.get(), &mine) != 0)
     return;
-  const auto found = locate(path_);
-  const auto* place = std::get_if<located_file>(&found);
-  if (place != nullptr && place->folder.is(place->name, file_.get()))
+  // The open file was judged when it was opened: its name may be asked for by
+  // whatever way. Another file is judged by reopen().
+  struct stat named {};
+  if (::stat(path_.c_str(), &named) == 0 && named.st_dev == mine.st_dev
+      && named.st_ino == mine.st_ino)
     return moved_since_.reset();
   if (!moved_since_)
     moved_since_ = now;

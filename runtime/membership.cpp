@@ -10,7 +10,13 @@
 #include <utility>
 
 #include <fcntl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+#ifndef SYS_close_range
+#  define SYS_close_range 436  // the same number on every architecture
+#endif
 
 namespace pup {
 
@@ -29,6 +35,29 @@ std::string cgroup_of(pid_t pid) {
     return {};
   const auto begin = at + entry.size();
   return text.substr(begin, text.find('\n', begin) - begin);
+}
+
+// In a helper process. It holds nothing of this one that somebody may wait for
+// the end of. There is nothing in an environment during an exec.
+[[noreturn]] void answer_and_exit(pid_t pid, int to, const std::string& scope) {
+  constexpr int most_tries = 100;  // of a millisecond each
+  constexpr int out = 3;
+  ::dup2(to, out);
+  if (::syscall(SYS_close_range, out + 1, ~0U, 0U) != 0) {
+    rlimit limit{};
+    ::getrlimit(RLIMIT_NOFILE, &limit);
+    for (int fd = out + 1; fd < static_cast<int>(limit.rlim_cur); ++fd)
+      ::close(fd);
+  }
+  const auto path = "/proc/" + std::to_string(pid) + "/environ";
+  for (int i = 0; i < most_tries && read_proc_file(path).empty(); ++i) {
+    const auto now = stat_of(pid);
+    if (!now || !now->lives())
+      break;
+    ::usleep(1'000);
+  }
+  const auto number = number_in(life_of(pid), scope);
+  ::_exit(::write(out, &number, sizeof(number)) < 0 ? 1 : 0);
 }
 
 }  // namespace
@@ -56,8 +85,13 @@ void membership::end(std::uint64_t number) {
   lives_.erase(number);
   std::erase_if(sessions_,
                 [&](const auto& x) { return x.second.number == number; });
-  std::erase_if(known_,
-                [&](const auto& x) { return x.second.number == number; });
+  // What does not even die of SIGKILL is nobody's from now on.
+  std::erase_if(known_, [&](const auto& x) {
+    return x.second.number == number && !x.second.orphan;
+  });
+  for (auto& [pid, x] : known_)
+    if (x.number == number)
+      become_stray(x, {});
 }
 
 void membership::set_apart(pid_t pid) {
@@ -68,7 +102,8 @@ void membership::about_to_reap(pid_t pid) {
   if (const auto leader = leaders_.find(pid); leader != leaders_.end())
     return leader_ended(leader->second);
   if (const auto i = known_.find(pid);
-      i != known_.end() && i->second.number != 0)
+      i != known_.end() && i->second.number != 0
+      && (i->second.orphan || i->second.started == start_ticks(pid)))
     keep_session(i->second.number, ::getsid(pid));
 }
 
@@ -167,8 +202,10 @@ void membership::look_below(std::uint64_t number) {
     if (x.number == number && x.orphan)
       roots.push_back(pid);
   std::erase_if(known_, [&](const auto& x) {
-    return x.second.number == number && !x.second.orphan
-           && start_ticks(x.first) != x.second.started;
+    if (x.second.number != number || x.second.orphan)
+      return false;
+    const auto now = stat_of(x.first);
+    return !now || !now->lives() || now->started != x.second.started;
   });
   for (const auto x : roots)
     claim_tree(x, number);
@@ -230,6 +267,9 @@ std::uint64_t membership::by_cgroup(pid_t pid) const {
 // An orphan that has no user any more has ended.
 std::vector<std::uint64_t> membership::possible_owners(pid_t pid) const {
   std::vector<std::uint64_t> result;
+  // A session of number 0 is one of another namespace: it came from outside.
+  if (::getsid(pid) == 0)
+    return result;
   const auto user = user_of(pid);
   const auto started = start_ticks(pid);
   for (const auto& [number, x] : lives_)
@@ -267,14 +307,11 @@ void membership::ask(pid_t pid) {
   const auto helper = ::fork();
   if (helper < 0)
     return judge_by_elimination(pid);
-  if (helper == 0) {
-    const auto number = number_in(life_of(pid), scope_);
-    if (::write(writing.get(), &number, sizeof(number)) < 0)
-      ::_exit(1);
-    ::_exit(0);
-  }
+  if (helper == 0)
+    answer_and_exit(pid, writing.get(), scope_);
   auto& x = known_.at(pid);
   x.asked = true;
+  x.candidates = possible_owners(pid);
   questions_[helper] = {pid, x.started, std::move(reading),
                         clock::now() + patience};
 }
@@ -284,21 +321,32 @@ void membership::answered(const question& x, std::uint64_t number) {
   if (i == known_.end() || i->second.started != x.started
       || !std::exchange(i->second.asked, false) || i->second.number != 0)
     return;
+  i->second.candidates.clear();
   auto owners = owners_by_variable(x.orphan, number);
   if (owners.size() == 1)
     claim_tree(x.orphan, owners.front());
-  else if (owners.empty())
-    judge_by_elimination(x.orphan);
+  else if (!owners.empty() || (number != 0 && lives_.count(number) == 0))
+    become_stray(i->second, std::move(owners));  // or of one that has ended
   else
-    i->second.candidates = std::move(owners);
+    judge_by_elimination(x.orphan);
 }
 
 void membership::judge_by_elimination(pid_t pid) {
   auto owners = possible_owners(pid);
-  if (owners.size() == 1 && ::getpid() != 1)
+  auto& x = known_.at(pid);
+  const auto alone =
+      owners.size() == 1 && (!first_stray_ || x.started < *first_stray_);
+  if (alone && ::getpid() != 1)
     claim_tree(pid, owners.front());
   else
-    known_.at(pid).candidates = std::move(owners);
+    become_stray(x, std::move(owners));
+}
+
+void membership::become_stray(process& x,
+                              std::vector<std::uint64_t> candidates) {
+  x.number = 0;
+  x.candidates = std::move(candidates);
+  first_stray_ = std::min(first_stray_.value_or(x.started), x.started);
 }
 
 // -- questions ----------------------------------------------------------------
@@ -321,9 +369,14 @@ void membership::on_time() {
     }
 }
 
-bool membership::has_left(std::uint64_t number) const {
-  return std::any_of(known_.begin(), known_.end(), [&](const auto& x) {
-    return x.second.orphan && (x.second.number == number || x.second.asked);
+bool membership::has_left(std::uint64_t number, bool unsure) const {
+  return std::any_of(known_.begin(), known_.end(), [&](const auto& entry) {
+    const auto& x = entry.second;
+    const auto may_be = unsure && x.asked
+                        && std::find(x.candidates.begin(), x.candidates.end(),
+                                     number)
+                               != x.candidates.end();
+    return x.orphan && (x.number == number || may_be);
   });
 }
 

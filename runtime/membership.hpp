@@ -20,7 +20,8 @@
 //      could have.
 //
 // None of these, or several lives by the last: it is a *stray*. It belongs to
-// nobody, is told by name, and ends with the guardian.
+// nobody, is told by name, and ends with the guardian. What begins after a first
+// stray may have come from one, and rule 6 does not hold for it.
 //
 // Where this is process 1 of a container, an orphan may come from outside, and
 // rule 6 does not hold.
@@ -85,8 +86,9 @@ public:
   /// Finds what is below the leader and the orphans of a life.
   void look_below(std::uint64_t number);
 
-  /// An orphan of it is left, or one that may be its own.
-  [[nodiscard]] bool has_left(std::uint64_t number) const;
+  /// An orphan of it is left; or, where `unsure` counts, one that may be its own
+  /// and is still being asked.
+  [[nodiscard]] bool has_left(std::uint64_t number, bool unsure) const;
 
   struct member {
     pid_t pid = 0;
@@ -109,7 +111,7 @@ private:
     std::uint64_t number = 0;                 // 0: not known, or nobody's
     bool orphan = false;                      // a child of ours
     bool asked = false;                       // its variable is being read
-    std::vector<std::uint64_t> candidates{};  // of a stray
+    std::vector<std::uint64_t> candidates{};  // while asked, and of a stray
   };
   struct session {
     std::uint64_t number = 0;
@@ -139,7 +141,11 @@ private:
   void keep_session(std::uint64_t number, pid_t id);
   void leader_ended(std::uint64_t number);
 
+  void become_stray(process& x, std::vector<std::uint64_t> candidates);
+
   std::string scope_;
+  // What began later than the first stray may have come from one.
+  std::optional<std::uint64_t> first_stray_;
   std::map<std::uint64_t, life_traits> lives_;
   std::unordered_map<pid_t, std::uint64_t> leaders_;  // unreaped
   std::set<pid_t> apart_;

@@ -158,7 +158,7 @@ private:
     bool reaped = false;
     bool told = false;          // that the leader has ended
     std::uint64_t stopped = 0;  // ticks: when its group had the stop signal
-    // Seen below the leader, outside of its session, by their start.
+    // Seen below the leader, outside of its group, by their start.
     std::map<pid_t, std::uint64_t> outsiders;
     std::map<pid_t, member> rest;
     asio::steady_timer timer;  // what does not die, or cannot be watched
@@ -377,10 +377,10 @@ void own_parent::reap_leader(process& p) {
   p.pidfd.close(ignored);
 }
 
-// What has left the session is found as long as the leader lives.
+// What has left the group is found as long as the leader lives.
 void own_parent::look_below(process& p) {
   for (const auto pid : descendants_of(p.pid))
-    if (const auto x = stat_of(pid); x && x->session != p.pid)
+    if (const auto x = stat_of(pid); x && x->group != p.pid)
       p.outsiders[pid] = x->started;
 }
 

@@ -808,7 +808,7 @@ std::vector<running> meant_by(const std::vector<running>& all,
        })
     if (result.empty())
       result = only(all, fits);
-  if (result.empty() && !file.name)
+  if (result.empty() && !file.name && resolves)
     result = only(all, [&](const running& x) {
       return x.name == file.default_name
              && started_in(x, folder_of(file.written));

@@ -135,7 +135,7 @@ public:
     if (traits.recorded == nullptr)
       return;
     for (const auto& [key, x] : traits.recorded->processes)
-      if (start_ticks(x.pid) == x.started)
+      if (x.started != 0 && start_ticks(x.pid) == x.started)
         add(x.pid, x.started, key.substr(0, key.find('!')));
   }
 

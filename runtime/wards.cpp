@@ -154,10 +154,11 @@ void wards::stop(std::uint64_t number, int signo) {
   }
   for (const auto& y : members_.of(number)) {
     auto& had = x->stopped[y.pid];
-    if (std::exchange(had, y.started) == y.started
+    if (had == y.started
         || (y.started <= x->group_stopped && ::getpgid(y.pid) == x->pid))
       continue;
-    signal_process(y.pid, y.started, signo);
+    if (signal_process(y.pid, y.started, signo))
+      had = y.started;
     signal_process(y.pid, y.started, SIGCONT);
   }
 }
@@ -178,12 +179,15 @@ bool wards::kill_once(ward& x) {
     ::kill(-x.pid, SIGKILL);
   for (const auto& y : all) {
     auto& had = x.killed[y.pid];
-    if (std::exchange(had, y.started) == y.started)
+    if (had == y.started)
       continue;
     someone = true;
+    const auto name = describe_process(y.pid);
+    if (!signal_process(y.pid, y.started, SIGKILL))
+      continue;
+    had = y.started;
     if (x.end.killed++ == 0)
-      x.end.killed_example = describe_process(y.pid);
-    signal_process(y.pid, y.started, SIGKILL);
+      x.end.killed_example = name;
   }
   return someone;
 }
@@ -227,6 +231,9 @@ void wards::leader_ended(ward& x, const siginfo_t& info, const rusage& usage) {
       microseconds_of(usage.ru_utime) + microseconds_of(usage.ru_stime);
   how.max_rss_kb = usage.ru_maxrss;
   x.now = ward::phase::remains;
+  x.unsure_until = clock::now() + 2 * membership::patience;
+  if (x.killed_until)  // what is left has not had it yet
+    x.killed_until = clock::now() + burial_timeout;
   remaining_.insert(x.number);
 }
 
@@ -236,7 +243,7 @@ void wards::settle() {
   const auto all = remaining_;
   for (const auto number : all) {
     auto& x = wards_.at(number);
-    if (!members_.has_left(number)) {
+    if (!members_.has_left(number, clock::now() < x.unsure_until)) {
       end(x);
       continue;
     }
@@ -245,12 +252,13 @@ void wards::settle() {
       kill_rest(x);
       continue;
     }
+    if (std::exchange(x.told, true))
+      continue;
     const auto left = members_.of(number);
-    if (x.rest.left != 0 || left.empty())
-      continue;  // told, or still to be known
     x.rest.how = x.end.how;
     x.rest.left = static_cast<std::uint32_t>(left.size());
-    x.rest.left_example = describe_process(left.front().pid);
+    if (!left.empty())
+      x.rest.left_example = describe_process(left.front().pid);
     news_.emplace_back(x.rest);
   }
   if (auto strays = members_.strays(); strays != strays_) {
@@ -275,19 +283,29 @@ std::vector<guard::message> wards::news() {
 
 std::optional<wards::time_point> wards::deadline() const {
   auto result = members_.deadline();
-  for (const auto number : remaining_)
-    if (const auto& due = wards_.at(number).killed_until;
-        due && (!result || *due < *result))
+  const auto consider = [&](const time_point& due) {
+    if (!result || due < *result)
       result = due;
+  };
+  for (const auto number : remaining_) {
+    const auto& x = wards_.at(number);
+    if (x.killed_until)
+      consider(*x.killed_until);
+    if (x.unsure_until != time_point{})
+      consider(x.unsure_until);
+  }
   return result;
 }
 
 void wards::on_time() {
   members_.on_time();
   const auto now = clock::now();
+  settle();
   const auto all = remaining_;
   for (const auto number : all) {
     auto& x = wards_.at(number);
+    if (x.unsure_until <= now)
+      x.unsure_until = {};
     if (!x.killed_until || *x.killed_until > now)
       continue;
     x.end.gone = false;
@@ -300,11 +318,9 @@ bool wards::kill_all(pid_t special) {
     ::kill(-pid, SIGKILL);
   auto left = children_of(::getpid());
   std::erase(left, special);
-  for (const auto x : left) {
-    for (const auto y : descendants_of(x))
-      signal_process(y, start_ticks(y), SIGKILL);
+  // What is below them becomes ours with their ends.
+  for (const auto x : left)
     ::kill(x, SIGKILL);
-  }
   return !left.empty();
 }
 

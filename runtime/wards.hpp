@@ -42,8 +42,11 @@ struct ward {
     remains,  ///< the leader has ended, the life has not
     ended,
   } now = phase::runs;
-  guard::leader_ended rest;  ///< complete when it remains
+  guard::leader_ended rest;  ///< complete when it was told
+  bool told = false;         ///< `rest` was
   guard::ended end;          ///< complete when it has ended
+  /// While it remains: until then an orphan that is still being asked counts.
+  std::chrono::steady_clock::time_point unsure_until{};
   /// It got SIGKILL, and when that is given up.
   std::optional<std::chrono::steady_clock::time_point> killed_until;
   /// When its group had the stop signal, in ticks since the boot; 0: never.
@@ -100,7 +103,7 @@ public:
   [[nodiscard]] std::optional<time_point> deadline() const;
   void on_time();
 
-  /// SIGKILL to all that is left but `special`. False: nothing was left.
+  /// SIGKILL to all children that are left but `special`. False: there was none.
   bool kill_all(pid_t special);
 
 private:

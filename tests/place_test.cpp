@@ -569,7 +569,11 @@ SCENARIO("a file means a supervisor by its name, else by its path") {
        file_at("/srv/releases/1/pup.json"),
        "one"},
       // another file of the same folder, if that has given the name
-      {{api, blue}, file_at("/home/x/api/other.json"), "api"},
+      {{api, blue},
+       file_at("/home/x/api/other.json", "/home/x/api/other.json"),
+       "api"},
+      // and is there: a misspelt one means nobody
+      {{api, blue}, file_at("/home/x/api/othre.json"), "none"},
       {{api, blue}, file_at("/home/y/api/pup.json"), "none"},
       {{words}, file_at("/home/x/api/pup.json"), "none"},
       {{blue}, file_at("/srv/b/other.json"), "none"},

@@ -577,7 +577,7 @@ SCENARIO("another user is refused, and told why") {
               + " belongs to uid 0, run the command as that user");
   const auto begun = as_nobody({"pup", "start", box.path("config.json")});
   CHECK(begun.code == 1);
-  CHECK(begun.err.starts_with(box.path("run/pup") + ": "));
+  CHECK(begun.err.starts_with(box.path("state") + ": "));
   const auto socket = box.path("run/pup/control.sock");
   const auto remote = as_nobody({"remote", socket, "a", "1"});
   CHECK(remote.code == 1);

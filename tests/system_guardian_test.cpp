@@ -218,9 +218,11 @@ SCENARIO("a life that expires goes on expiring under the next supervisor") {
   sandbox box;
   box.write("config.json",
             config({R"({"id": "app", "terminateTimeout": 60, "restart": "never",
-    "cmd": "sh -c 'trap \"\" TERM; touch up; while [ ! -e go ]; do sleep 0.05; done; exit 0' & while [ ! -e up ]; do sleep 0.05; done; exit 3"})",
+    "cmd": "sh -c 'trap \"\" TERM; touch up; while [ ! -e go ]; do sleep 0.05; done; exit 0' & while [ ! -e leave ]; do sleep 0.05; done; exit 3"})",
                     sleeper("other")}));
-  static_cast<void>(box.pup({"start", "config.json"}));
+  start(box);
+  REQUIRE(wait_until([&] { return std::filesystem::exists(box.path("up")); }));
+  box.write("leave", "");
   REQUIRE(wait_until(
       [&] { return text_of(box.unit("app").at("state")) == "stopping"; }));
   const auto supervisor = only(box.supervisors());
