@@ -49,7 +49,9 @@ config_file look_at(const std::string& path, const std::string& text) {
   result.resolved = canonical(path);
   result.default_name = default_name(folder_of(result.written));
   auto head = head_of(text);
-  result.name = std::move(head.name);
+  // load() says what is wrong with another one. Here it would lead elsewhere.
+  if (head.name && usable_name(*head.name))
+    result.name = std::move(head.name);
   result.has_processes = head.has_processes;
   return result;
 }

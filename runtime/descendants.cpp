@@ -202,6 +202,9 @@ std::uint64_t start_ticks(pid_t pid) {
 std::string describe_process(pid_t pid) {
   auto name = read_proc_file(proc(pid, "comm"));
   name.erase(std::min(name.find('\n'), name.size()));
+  // A program chooses it, and people read it.
+  std::replace_if(
+      name.begin(), name.end(), [](char c) { return c < ' ' || c > '~'; }, '?');
   return "pid " + std::to_string(pid) + (name.empty() ? "" : " (" + name + ')');
 }
 

@@ -14,6 +14,7 @@
 
 #include <poll.h>
 #include <sys/inotify.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -99,6 +100,12 @@ std::optional<running> found_again(const running& x, const environment& env) {
   return std::nullopt;
 }
 
+std::optional<uid_t> owner_of(const std::string& path) {
+  struct stat info {};
+  return ::lstat(path.c_str(), &info) == 0 ? std::optional{info.st_uid}
+                                           : std::nullopt;
+}
+
 }  // namespace
 
 upgrade_outcome upgrade(const running& x, const environment& env,
@@ -109,6 +116,10 @@ upgrade_outcome upgrade(const running& x, const environment& env,
   const auto supervisor = open_pidfd(x.pid);
   if (x.pid == 0 || !supervisor)
     return fail("is starting or ending; try again");
+  // The pid comes from a file of theirs.
+  if (user_of(x.pid) != owner_of(x.folder))
+    return fail("is not run by the owner of " + x.folder
+                + "; remove that folder, if nobody needs it");
   const auto parent = parent_of(x.pid);
   if (read_proc_file(of_process(parent, "comm")) != "pup-guardian\n")
     return fail(

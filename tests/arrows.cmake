@@ -52,13 +52,16 @@ foreach(name fd process children log log_* ports usage picker engine engine_*
     service_manager readiness listening reuseport inherit probe sock_diag
     descendants guard_protocol guardian guardian_link guarded wards spawner
     own_processes proc_file socket_keeper
-    identity status_door state_file journal survivors)
+    identity status_door state_file journal survivors
+    trusted_path config_file former_name folder_watch environment memory_meter
+    memory_watch membership pid_file accounts cgroup carriers upgrade pidfd)
   foreach(ending hpp cpp)
     refuse("runtime/${name}.${ending}" "(caf/|pup/actors/)"
       "this part of runtime never sees CAF")
   endforeach()
 endforeach()
-foreach(name descendants guard_protocol guardian out_of_memory proc_file wards)
+foreach(name descendants guard_protocol guardian membership out_of_memory
+    proc_file wards)
   refuse("runtime/${name}.*" "(boost/|fstream|iostream|sstream)"
     "the guardian is small")
 endforeach()

@@ -268,6 +268,28 @@ SCENARIO(
   CHECK(box.end() == "");
 }
 
+SCENARIO("below another pup an orphan is told by its own mark") {
+  sandbox box;
+  box.env["PUP_LIFE"] = "1.1#1";  // of the outer one
+  box.write("config.json", config({sleeper("a"), R"({"id": "b", "cmd":
+    "(setsid sleep 1012 </dev/null >/dev/null 2>&1 &) ; touch up; exec sleep 1013"})"}));
+  start(box);
+  REQUIRE(wait_until([&] { return std::filesystem::exists(box.path("up")); }));
+  pid_t orphan = 0;
+  REQUIRE(wait_until([&] {
+    std::istringstream all{
+        run(box.program({"/usr/bin/pgrep", "-x", "-f", "sleep 1012", "-P",
+                         std::to_string(only(box.guardians()))}))
+            .out};
+    return static_cast<bool>(all >> orphan);
+  }));
+  CHECK(box.pup({"stop", "a"}).code == 0);
+  CHECK(alive(orphan));
+  CHECK(box.pup({"stop", "b"}).code == 0);
+  CHECK(wait_for_end(orphan, 0ms));
+  CHECK(box.end() == "");
+}
+
 SCENARIO("a stray of two possible owners is named, and ends with pup") {
   sandbox box;
   const auto daemon = [](const std::string& id) {
