@@ -732,17 +732,22 @@ TEST_CASE("only several processes above their bound are measured exactly") {
   const auto shares = std::get<child>(spawn(pair)).pid;
   const auto refused = std::get<child>(spawn(pair)).pid;
   std::vector<std::string> told;
-  std::set<pid_t> measured;
-  std::mutex mutex;
+  // A thread that measures may outlive the watch, and this test.
+  struct measured_sessions {
+    std::mutex mutex;
+    std::set<pid_t> leaders;
+  };
+  const auto measured = std::make_shared<measured_sessions>();
   const auto asked = [&] {
-    const std::lock_guard guard{mutex};
-    return measured;
+    const std::lock_guard guard{measured->mutex};
+    return measured->leaders;
   };
   memory_watch::options how{1ms};
-  how.measure = [&](const std::vector<pid_t>& pids) -> memory_reading {
+  how.measure = [measured,
+                 refused](const std::vector<pid_t>& pids) -> memory_reading {
     const auto leader = ::getsid(pids.front());
-    const std::lock_guard guard{mutex};
-    measured.insert(pids.size() == 2 ? leader : -1);
+    const std::lock_guard guard{measured->mutex};
+    measured->leaders.insert(pids.size() == 2 ? leader : -1);
     return leader == refused ? memory_reading{7, "forbidden"}
                              : memory_reading{1023, {}};
   };
@@ -790,13 +795,14 @@ TEST_CASE("a process whose map is locked holds nobody up") {
   boost::asio::io_context loop;
   std::promise<void> release;
   std::shared_future<void> released = release.get_future().share();
-  std::atomic<int> stuck = 0;
+  // Its threads may outlive this test.
+  const auto stuck = std::make_shared<std::atomic<int>>(0);
   auto meter = std::make_unique<memory_meter>(
-      loop, 20ms, [&, released](const std::vector<pid_t>& pids) {
+      loop, 20ms, [stuck, released](const std::vector<pid_t>& pids) {
         if (pids.front() < 0) {
-          ++stuck;
+          ++*stuck;
           released.wait();
-          --stuck;
+          --*stuck;
         }
         return memory_reading{5, {}};
       });
@@ -824,7 +830,10 @@ TEST_CASE("a process whose map is locked holds nobody up") {
   measure(-2);
   measure(3);
   CHECK(answered(5) == strings{"5", locked, "5", locked, shortage});
-  CHECK(stuck == 2);
+  const auto begun_by = std::chrono::steady_clock::now() + patience;
+  while (*stuck != 2 && std::chrono::steady_clock::now() < begun_by)
+    std::this_thread::sleep_for(1ms);
+  CHECK(*stuck == 2);
   release.set_value();
   // Whoever comes back makes room for others.
   strings last;
