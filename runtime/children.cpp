@@ -481,7 +481,7 @@ void children::impl::await_ready(const process_ptr& p,
 
 // --- its end -----------------------------------------------------------------
 
-// What is left may listen still, but it will not become ready any more.
+// The rest may listen still, but does not become ready any more.
 void children::impl::leader_ended(const process_ptr& p, const leader_end& end) {
   p->leader_gone = true;
   p->ready->stop();

@@ -145,7 +145,7 @@ struct child_events {
   std::function<void(const std::string& key, std::uint64_t life,
                      const burial& end)>
       exited;
-  /// What is left goes on until it is told to end. May be unset.
+  /// The rest of the life goes on until it is told to end. May be unset.
   std::function<void(const std::string& key, std::uint64_t life,
                      const leader_end& end)>
       leader_ended{};

@@ -76,7 +76,7 @@ std::vector<usage> launcher_state::take(const std::vector<std::int32_t>& pids) {
         u.cpu_percent = std::max(0.0, 100 * used.count() / passed.count());
       before->second.at = now;
       before->second.cpu_time = x.cpu_time;
-      // What is shown is what would be acted upon.
+      // The figure that is acted upon is the one shown.
       if (const auto& memory = before->second.memory)
         if (const auto figure = memory->load(std::memory_order_relaxed))
           u.rss_bytes = figure;

@@ -42,7 +42,7 @@ constexpr std::size_t buffer_bytes = 64 * 1024;
 // Of one stream, before the others have their turn.
 constexpr std::size_t turn_bytes = 1u << 20;
 
-// What is longer and has no end yet is no line that a person waits for, and
+// A longer piece without an end is no line that a person waits for, and
 // would be looked through again with each byte.
 constexpr std::size_t most_begun_bytes = 4 * 1024;
 
