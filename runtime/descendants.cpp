@@ -103,14 +103,12 @@ std::vector<pid_t> descendants_of(pid_t pid) {
   return result;
 }
 
-std::string life_of(pid_t pid) {
-  const auto text = read_proc_file(proc(pid, "environ"));
-  for (std::size_t at = 0; at < text.size();) {
-    const auto end = std::min(text.find('\0', at), text.size());
-    const auto entry = std::string_view{text}.substr(at, end - at);
+std::string life_in(std::string_view environment) {
+  while (!environment.empty()) {
+    const auto entry = environment.substr(0, environment.find('\0'));
+    environment.remove_prefix(std::min(entry.size() + 1, environment.size()));
     if (entry.starts_with(life_variable))
       return std::string{entry.substr(life_variable.size())};
-    at = end + 1;
   }
   return {};
 }

@@ -63,10 +63,8 @@ pid_t parent_of(pid_t pid);
 /// Those, their children, and so on.
 std::vector<pid_t> descendants_of(pid_t pid);
 
-/// Value of life_variable in the environment the program was started with;
-/// empty: it has none, or may not be read. Waits for the memory of that
-/// process, which the program may hold up for as long as it likes.
-std::string life_of(pid_t pid);
+/// Value of life_variable in the bytes of /proc/PID/environ; empty: none.
+std::string life_in(std::string_view environment);
 
 /// The present, on the clock of process_stat::started.
 std::uint64_t ticks_since_boot();

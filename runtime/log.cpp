@@ -538,7 +538,7 @@ void log_sink::impl::enlarge(stream& x, std::size_t ready) {
 }
 
 void log_sink::impl::end(stream& x) {
-  // Who has closed it, or ended, does not become ready by that.
+  // A process that has closed it, or ended, does not become ready by that.
   x.awaited.reset();
   // A successor finds the beginning of the line in the store.
   if (!succeeded_ || x.source == nullptr || x.skip_line || x.unsaid.any())

@@ -50,13 +50,15 @@ std::string cgroup_of(pid_t pid) {
       ::close(fd);
   }
   const auto path = "/proc/" + std::to_string(pid) + "/environ";
-  for (int i = 0; i < most_tries && read_proc_file(path).empty(); ++i) {
+  auto text = read_proc_file(path);
+  for (int i = 0; i < most_tries && text.empty(); ++i) {
     const auto now = stat_of(pid);
     if (!now || !now->lives())
       break;
     ::usleep(1'000);
+    text = read_proc_file(path);
   }
-  const auto number = number_in(life_of(pid), scope);
+  const auto number = number_in(life_in(text), scope);
   ::_exit(::write(out, &number, sizeof(number)) < 0 ? 1 : 0);
 }
 
@@ -85,7 +87,7 @@ void membership::end(std::uint64_t number) {
   lives_.erase(number);
   std::erase_if(sessions_,
                 [&](const auto& x) { return x.second.number == number; });
-  // What does not even die of SIGKILL is nobody's from now on.
+  // An orphan that does not even die of SIGKILL is nobody's from now on.
   std::erase_if(known_, [&](const auto& x) {
     return x.second.number == number && !x.second.orphan;
   });
@@ -372,10 +374,10 @@ void membership::on_time() {
 bool membership::has_left(std::uint64_t number, bool unsure) const {
   return std::any_of(known_.begin(), known_.end(), [&](const auto& entry) {
     const auto& x = entry.second;
-    const auto may_be = unsure && x.asked
-                        && std::find(x.candidates.begin(), x.candidates.end(),
-                                     number)
-                               != x.candidates.end();
+    const auto may_be =
+        unsure && x.asked
+        && std::find(x.candidates.begin(), x.candidates.end(), number)
+               != x.candidates.end();
     return x.orphan && (x.number == number || may_be);
   });
 }

@@ -20,8 +20,8 @@
 //      could have.
 //
 // None of these, or several lives by the last: it is a *stray*. It belongs to
-// nobody, is told by name, and ends with the guardian. What begins after a first
-// stray may have come from one, and rule 6 does not hold for it.
+// nobody, is told by name, and ends with the guardian. What begins after a
+// first stray may have come from one, and rule 6 does not hold for it.
 //
 // Where this is process 1 of a container, an orphan may come from outside, and
 // rule 6 does not hold.
@@ -62,9 +62,7 @@ public:
   /// For how long the variable of an orphan is waited for.
   static constexpr std::chrono::seconds patience{1};
 
-  /// `scope`: of life_entry().
-  explicit membership(std::string scope = {}) : scope_(std::move(scope)) {}
-
+  /// Of life_entry().
   void set_scope(std::string scope) {
     scope_ = std::move(scope);
   }
@@ -86,8 +84,8 @@ public:
   /// Finds what is below the leader and the orphans of a life.
   void look_below(std::uint64_t number);
 
-  /// An orphan of it is left; or, where `unsure` counts, one that may be its own
-  /// and is still being asked.
+  /// An orphan of it is left; or, where `unsure` counts, one that may be its
+  /// own and is still being asked.
   [[nodiscard]] bool has_left(std::uint64_t number, bool unsure) const;
 
   struct member {

@@ -377,7 +377,7 @@ void own_parent::reap_leader(process& p) {
   p.pidfd.close(ignored);
 }
 
-// What has left the group is found as long as the leader lives.
+// A process that has left the group is found as long as the leader lives.
 void own_parent::look_below(process& p) {
   for (const auto pid : descendants_of(p.pid))
     if (const auto x = stat_of(pid); x && x->group != p.pid)

@@ -52,6 +52,20 @@ std::set<pid_t> others(const sandbox& box) {
   return result;
 }
 
+/// The child of `parent` that runs `sleep SECONDS`, once there is one.
+pid_t sleeping_child(const sandbox& box, pid_t parent,
+                     const std::string& seconds) {
+  pid_t result = 0;
+  REQUIRE(wait_until([&] {
+    std::istringstream all{
+        run(box.program({"/usr/bin/pgrep", "-x", "-f", "sleep " + seconds, "-P",
+                         std::to_string(parent)}))
+            .out};
+    return static_cast<bool>(all >> result);
+  }));
+  return result;
+}
+
 std::string sleeper(const std::string& id) {
   return R"({"id": ")" + id + R"(", "cmd": ["sleep", "1000"]})";
 }
@@ -252,17 +266,7 @@ SCENARIO(
     "(env -i setsid sleep 1006 </dev/null >/dev/null 2>&1 &) ; touch up; exec sleep 1007"})"}));
   start(box);
   REQUIRE(wait_until([&] { return std::filesystem::exists(box.path("up")); }));
-  const auto bare = [&] {
-    std::istringstream all{
-        run(box.program({"/usr/bin/pgrep", "-x", "-f", "sleep 1006", "-P",
-                         std::to_string(only(box.guardians()))}))
-            .out};
-    pid_t pid = 0;
-    all >> pid;
-    return pid;
-  };
-  pid_t daemon = 0;
-  REQUIRE(wait_until([&] { return (daemon = bare()) != 0; }));
+  const auto daemon = sleeping_child(box, only(box.guardians()), "1006");
   CHECK(box.pup({"stop", "app"}).code == 0);
   CHECK(wait_for_end(daemon, 0ms));
   CHECK(box.end() == "");
@@ -275,14 +279,7 @@ SCENARIO("below another pup an orphan is told by its own mark") {
     "(setsid sleep 1012 </dev/null >/dev/null 2>&1 &) ; touch up; exec sleep 1013"})"}));
   start(box);
   REQUIRE(wait_until([&] { return std::filesystem::exists(box.path("up")); }));
-  pid_t orphan = 0;
-  REQUIRE(wait_until([&] {
-    std::istringstream all{
-        run(box.program({"/usr/bin/pgrep", "-x", "-f", "sleep 1012", "-P",
-                         std::to_string(only(box.guardians()))}))
-            .out};
-    return static_cast<bool>(all >> orphan);
-  }));
+  const auto orphan = sleeping_child(box, only(box.guardians()), "1012");
   CHECK(box.pup({"stop", "a"}).code == 0);
   CHECK(alive(orphan));
   CHECK(box.pup({"stop", "b"}).code == 0);
@@ -305,14 +302,7 @@ SCENARIO("a stray of two possible owners is named, and ends with pup") {
            && std::filesystem::exists(box.path("b"));
   }));
   box.write("go", "");
-  pid_t stray = 0;
-  REQUIRE(wait_until([&] {
-    std::istringstream all{
-        run(box.program({"/usr/bin/pgrep", "-x", "-f", "sleep 1008", "-P",
-                         std::to_string(guardian)}))
-            .out};
-    return static_cast<bool>(all >> stray);
-  }));
+  const auto stray = sleeping_child(box, guardian, "1008");
   const auto stopped = box.pup({"stop", "a"});
   CHECK(stopped.code == 1);
   INFO(stopped.out << stopped.err);
