@@ -134,8 +134,9 @@ void cluster_state::go_on(slot& x, const adopted_life& life) {
   x.handle = spawn_instance(self, caf::actor_cast<cluster_actor>(self),
                             std::move(wanted));
   self->monitor(x.handle);
-  (*book)[x.number].add(args.world.wall.now() - life.age, event_kind::started,
-                        "pid " + std::to_string(x.pid));
+  if (x.pid != 0)
+    (*book)[x.number].add(args.world.wall.now() - life.age, event_kind::started,
+                          "pid " + std::to_string(x.pid));
   note(x, event_kind::asked,
        "go on: it was started by the supervisor before this one");
   if (!life.ready)

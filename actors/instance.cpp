@@ -164,10 +164,11 @@ struct instance_state {
   void go_on() {
     const auto& life = *args.adopted;
     exec_done = true;
-    has_pid = true;
+    has_pid = life.pid != 0;
     self->send(args.launcher, adopt{args.request},
                caf::actor_cast<instance_actor>(self));
-    limit_run();
+    if (has_pid)
+      limit_run();
     address = life.address;
     if (life.ready)
       return became_ready();

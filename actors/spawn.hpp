@@ -29,7 +29,7 @@ struct ports {
 struct adopted_life {
   std::uint32_t slot = 0;
   std::uint64_t life = 0;
-  std::int32_t pid = 0;
+  std::int32_t pid = 0;  ///< 0: its program is not executed yet
   std::chrono::milliseconds age{0};
   bool ready = false;
   bool stopping = false;

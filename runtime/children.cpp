@@ -204,9 +204,10 @@ void children::impl::show_ready(const std::string& key, std::uint64_t life) {
 
 void children::impl::kill_group(const std::string& key, std::uint64_t life) {
   if (!drop_waiting(key, life)) {
-    if (const auto p = find(key, life); p && p->pid == 0)
+    if (const auto p = find(key, life)) {
       p->to_kill = true;
-    static_cast<void>(signal(key, life, SIGKILL));
+      static_cast<void>(parent_->signal(p->number, SIGKILL));
+    }
     return;
   }
   asio::post(loop_, [weak = weak_from_this(), key, life] {
@@ -227,8 +228,7 @@ void children::impl::abandon(const std::string& key, std::uint64_t life) {
 void children::impl::disown(process& p) {
   p.abandoned = true;
   p.to_kill = true;
-  if (p.pid != 0)
-    static_cast<void>(parent_->signal(p.number, SIGKILL));
+  static_cast<void>(parent_->signal(p.number, SIGKILL));
   p.ready->stop();
 }
 
@@ -412,6 +412,8 @@ void children::impl::adopt(life_adoption x) {
       readiness::adopt(loop_, readiness_of(x.request), std::move(input)));
   use(*p, x.request);
   own(p);
+  if (from.launching)
+    return parent_->adopt(std::move(from));
   std::optional<std::string> known;
   if (const auto mark = life_mark_of(from.mark); mark.ready)
     known = mark.address;

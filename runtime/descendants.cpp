@@ -50,6 +50,18 @@ std::vector<pid_t> children_by_search(pid_t pid) {
   return all;
 }
 
+// Numbers, each followed by a blank.
+void add_numbers(const std::string& text, std::vector<pid_t>& to) {
+  for (const char *at = text.data(), *end = at + text.size(); at < end;) {
+    pid_t number = 0;
+    const auto [next, error] = std::from_chars(at, end, number);
+    if (error != std::errc{})
+      return;
+    to.push_back(number);
+    at = next + 1;
+  }
+}
+
 }  // namespace
 
 std::string life_entry(std::string_view scope, std::uint64_t number) {
@@ -79,18 +91,31 @@ std::vector<pid_t> children_of(pid_t pid) {
     return children_by_search(pid);
   std::vector<pid_t> result;
   const auto tasks = proc(pid, "task");
-  for (const auto thread : numbers_in_folder(tasks)) {
-    const auto text =
-        read_proc_file(tasks + '/' + std::to_string(thread) + "/children");
-    for (const char *at = text.data(), *end = at + text.size(); at < end;) {
-      pid_t child = 0;
-      const auto [next, error] = std::from_chars(at, end, child);
-      if (error != std::errc{})
-        break;
-      result.push_back(child);
-      at = next + 1;  // a blank
-    }
+  for (const auto thread : numbers_in_folder(tasks))
+    add_numbers(
+        read_proc_file(tasks + '/' + std::to_string(thread) + "/children"),
+        result);
+  return result;
+}
+
+std::vector<pid_t> own_children() {
+  static const unique_fd list{
+      ::open("/proc/thread-self/children", O_RDONLY | O_CLOEXEC)};
+  if (!list)
+    return children_of(::getpid());
+  std::string text;
+  std::array<char, 16 * 1024> buffer;
+  for (;;) {
+    const auto n = ::pread(list.get(), buffer.data(), buffer.size(),
+                           static_cast<off_t>(text.size()));
+    if (n < 0 && errno == EINTR)
+      continue;
+    if (n <= 0)
+      break;
+    text.append(buffer.data(), static_cast<std::size_t>(n));
   }
+  std::vector<pid_t> result;
+  add_numbers(text, result);
   return result;
 }
 

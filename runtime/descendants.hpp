@@ -57,6 +57,10 @@ std::optional<uid_t> user_of(pid_t pid);
 /// Children of all threads of a process, zombies among them.
 std::vector<pid_t> children_of(pid_t pid);
 
+/// Children of this process, zombies among them. For programs of one thread,
+/// which ask often: it takes a third of the time.
+std::vector<pid_t> own_children();
+
 /// 0: there is none, or no such process.
 pid_t parent_of(pid_t pid);
 

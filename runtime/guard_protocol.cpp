@@ -25,7 +25,7 @@ auto fields(auto&& f, auto& x, const welcome*) {
            x.refusal);
 }
 auto fields(auto&& f, auto& x, const inherited*) {
-  return f(x.number, x.key, x.life, x.pid, x.age_ms, x.mark);
+  return f(x.number, x.key, x.life, x.pid, x.age_ms, x.mark, x.launching);
 }
 auto fields(auto&& f, auto& x, const held*) { return f(x.what); }
 auto fields(auto&& f, auto& x, const noted*) { return f(x.name, x.bytes); }
@@ -374,8 +374,9 @@ send_result send(int socket, const outgoing& x) {
 receive_result receive(int socket, packet& x) {
   x = {};
   alignas(cmsghdr) control_block control;
-  x.bytes.resize(most_packet_bytes);
-  iovec part{x.bytes.data(), x.bytes.size()};
+  // Not cleared: as a rule a few bytes of it are used.
+  std::array<char, most_packet_bytes> bytes;
+  iovec part{bytes.data(), bytes.size()};
   msghdr header{};
   header.msg_iov = &part;
   header.msg_iovlen = 1;
@@ -401,7 +402,7 @@ receive_result receive(int socket, packet& x) {
   }
   if (size == 0)  // no message of ours is empty
     return receive_result::closed;
-  x.bytes.resize(static_cast<std::size_t>(size));
+  x.bytes.assign(bytes.data(), static_cast<std::size_t>(size));
   x.truncated = (header.msg_flags & MSG_CTRUNC) != 0;
   if ((header.msg_flags & MSG_TRUNC) != 0)
     return receive_result::broken;

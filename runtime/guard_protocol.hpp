@@ -64,7 +64,7 @@
 namespace pup::guard {
 
 /// Grows with each change of what stands here.
-inline constexpr std::uint32_t version = 4;
+inline constexpr std::uint32_t version = 5;
 
 /// Asks a supervisor, or its guardian, which passes it on, for an upgrade. The
 /// one nginx has for it, too.
@@ -119,6 +119,8 @@ struct inherited {
   std::int32_t pid = 0;
   std::int64_t age_ms = 0;  ///< since its start
   std::string mark;
+  /// Its program is not executed yet: `started` or `start_failed` follows.
+  bool launching = false;
 };
 
 struct held {
@@ -189,11 +191,12 @@ struct start {
   std::string key;
   std::uint64_t life = 0;
   spawn_request request;
-  std::vector<named_descriptor> hold;  ///< as `hold`, unless the start fails
+  std::vector<named_descriptor> hold;  ///< as `hold`
 };
 
 /// To the process group; once the leader has ended, and SIGKILL always, to each
-/// process of the life. Nothing happens when it has ended.
+/// process of the life. Nothing happens when it has ended. SIGKILL ends a start
+/// that is under way as well.
 struct signal {
   std::uint64_t number = 0;
   std::int32_t signo = 0;

@@ -21,12 +21,15 @@
 // SIGTERM, SIGINT, SIGHUP and SIGUSR2 are passed on to the supervisor, so that
 // this process is what a terminal, a service manager or a container's runtime
 // deals with. SIGQUIT, which several images have as their stop signal, is
-// passed on as SIGTERM. One thread, no timer when idle, no CAF, no stream of
-// the standard library: small, and without much that can go wrong.
+// passed on as SIGTERM. One thread decides, others execute programs and wait
+// for the file systems of these (spawn_pool.hpp). No timer when idle, no CAF,
+// no stream of the standard library: small, and without much that can go wrong.
+#include "pup/runtime/archive.hpp"
 #include "pup/runtime/descendants.hpp"
 #include "pup/runtime/guard_protocol.hpp"
 #include "pup/runtime/proc_file.hpp"
 #include "pup/runtime/service_manager.hpp"
+#include "pup/runtime/succession.hpp"
 #include "pup/runtime/wards.hpp"
 
 #include <algorithm>
@@ -38,6 +41,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <malloc.h>
 #include <map>
 #include <string>
 
@@ -66,6 +70,12 @@ constexpr std::chrono::seconds stable_after{1};
 constexpr std::chrono::seconds default_hang_timeout{30};
 // A timer that comes later than this has not been running all the time.
 constexpr std::chrono::seconds noticed_late{5};
+// For starts that are under way when another guardian is to take this one's
+// place, and for its look at what it gets.
+constexpr std::chrono::seconds starts_timeout{1};
+constexpr std::chrono::seconds examination_timeout{10};
+// Of what a successor gets. Grows with each change of it.
+constexpr std::uint32_t state_version = 1;
 // For what is left at the very end.
 constexpr std::chrono::seconds end_timeout{5};
 
@@ -79,6 +89,31 @@ struct waiting_message {
   std::vector<unique_fd> owned;
 };
 
+sigset_t heard_signals() {
+  sigset_t result;
+  sigemptyset(&result);
+  for (const int x :
+       {SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGQUIT, guard::upgrade_signal})
+    sigaddset(&result, x);
+  return result;
+}
+
+/// What all the rest relies on.
+void set_up_process() {
+  for (int fd = 0; fd < 3; ++fd)
+    if (::fcntl(fd, F_GETFD) < 0)
+      static_cast<void>(::open("/dev/null", O_RDWR));
+  raise_descriptor_limit();
+  ::prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+  std::signal(SIGCHLD, SIG_DFL);
+  std::signal(SIGPIPE, SIG_IGN);
+  const auto set = heard_signals();
+  ::sigprocmask(SIG_BLOCK, &set, nullptr);
+  // Threads that allocate seldom need no heaps of their own.
+  ::mallopt(M_ARENA_MAX, 1);
+}
+
+/// After set_up_process().
 class guardian {
 public:
   explicit guardian(std::vector<std::string> supervisor)
@@ -87,43 +122,68 @@ public:
   int run() {
     prepare();
     start_supervisor();
+    return serve();
+  }
+
+  /// What a predecessor of this process wrote. False: it is not understood.
+  bool load(std::string_view bytes) {
+    archive_reader from{bytes};
+    transfer(from, *this);
+    return from.good();
+  }
+
+  /// After load(): goes on where that one was.
+  int resume() {
+    for (auto& [name, fd] : numbers_)
+      keep(name, unique_fd{fd});
+    numbers_.clear();
+    former_.reset(former_number_);
+    for (const auto* x : {&former_, &image_})
+      ::fcntl(x->get(), F_SETFD, FD_CLOEXEC);
+    listen_to_signals();
+    reap();  // what has ended meanwhile
+    start_supervisor();
+    return serve();
+  }
+
+private:
+  // -- the loop ---------------------------------------------------------------
+
+  int serve() {
     while (!exit_code_)
       turn();
     end_what_is_left();
     return *exit_code_;
   }
 
-private:
-  // -- the loop ---------------------------------------------------------------
-
   void prepare() {
-    raise_descriptor_limit();
     auto sockets = take_service_sockets();
     for (std::size_t i = 0; i < sockets.size(); ++i)
       keep(guard::service_socket_prefix + std::to_string(i),
            std::move(sockets[i]));
-    for (int fd = 0; fd < 3; ++fd)
-      if (::fcntl(fd, F_GETFD) < 0)
-        static_cast<void>(::open("/dev/null", O_RDWR));
-    ::prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-    std::signal(SIGCHLD, SIG_DFL);
-    std::signal(SIGPIPE, SIG_IGN);
-    sigset_t set;
-    sigemptyset(&set);
-    for (const int x :
-         {SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGQUIT, guard::upgrade_signal})
-      sigaddset(&set, x);
-    ::sigprocmask(SIG_BLOCK, &set, nullptr);
+    listen_to_signals();
+  }
+
+  void listen_to_signals() {
+    const auto set = heard_signals();
     signals_.reset(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
   }
 
   void turn() {
-    std::array<pollfd, 2> events{
-        {{signals_.get(), POLLIN, 0}, {socket_.get(), 0, 0}}};
-    // What the supervisor does not take in must not pile up here.
-    events[1].events = waiting_.empty() ? POLLIN : POLLOUT;
-    const auto count = ::poll(events.data(), socket_ ? 2 : 1, timeout_ms());
-    if (count > 0 && events[1].revents != 0 && socket_)
+    // What the supervisor does not take in must not pile up here, nor what
+    // cannot be begun yet.
+    short wanted = 0;
+    if (!waiting_.empty())
+      wanted = POLLOUT;
+    else if (!rising_ && !wards_.is_congested())
+      wanted = POLLIN;
+    std::array<pollfd, 3> events{{{signals_.get(), POLLIN, 0},
+                                  {wards_.starts(), POLLIN, 0},
+                                  {socket_.get(), wanted, 0}}};
+    const auto count = ::poll(events.data(), socket_ ? 3 : 2, timeout_ms());
+    if (count > 0 && events[1].revents != 0)
+      on_starts();
+    if (count > 0 && events[2].revents != 0 && socket_)
       on_socket();
     if (count > 0 && events[0].revents != 0)
       on_signals();
@@ -132,7 +192,7 @@ private:
 
   int timeout_ms() const {
     auto next = wards_.deadline();
-    for (const auto& x : {start_at_, come_up_by_, replace_at_})
+    for (const auto& x : {start_at_, come_up_by_, replace_at_, room_by_})
       if (x && (!next || *x < *next))
         next = x;
     if (!next)
@@ -148,12 +208,21 @@ private:
     }
     if (start_at_ && *start_at_ <= clock::now())
       start_supervisor();
+    if (room_by_)
+      make_room();
     if (replace_at_ && *replace_at_ <= clock::now())
       replace_stopped();
     if (come_up_by_ && *come_up_by_ <= clock::now()) {
       come_up_by_.reset();
-      ::kill(supervisor_, SIGKILL);
+      kill_supervisor();
     }
+  }
+
+  void kill_supervisor() {
+    if (rising_)
+      wards_.give_up_apart();
+    else if (supervisor_ != 0)
+      ::kill(supervisor_, SIGKILL);
   }
 
   void on_signals() {
@@ -168,12 +237,27 @@ private:
     }
     if (!child)
       return;
-    const auto end = wards_.reap(supervisor_);
-    if (end)
+    reap();
+    look_whether_stopped();
+  }
+
+  void reap() {
+    if (const auto end = wards_.reap(supervisor_))
       supervisor_ended(*end);
-    else
-      look_whether_stopped();
     tell_news();
+  }
+
+  void on_starts() {
+    wards_.take_starts();
+    const auto risen = wards_.started_apart();
+    tell_news();
+    if (!risen)
+      return;
+    rising_ = false;
+    if (const auto* fault = std::get_if<os_fault>(&*risen))
+      return cannot_start(*fault);
+    supervisor_ = std::get<pid_t>(*risen);
+    reap();  // it may have ended
   }
 
   // One that cannot hear it yet gets it as soon as it is ready.
@@ -254,12 +338,21 @@ private:
   void start_supervisor() {
     start_at_.reset();
     drop_drafts();
+    // The former supervisor may not understand any other guardian.
+    if (from_image_ && former_)
+      return make_room_for("/proc/" + std::to_string(::getpid()) + "/fd/"
+                           + std::to_string(former_.get()));
+    execute_supervisor();
+  }
+
+  void execute_supervisor() {
     std::array<int, 2> ends{};
     if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data())
         != 0)
       return cannot_start({"socketpair", "", errno});
     socket_.reset(ends[0]);
-    const unique_fd theirs{ends[1]};
+    std::vector<unique_fd> theirs;
+    theirs.emplace_back(ends[1]);
     ::fcntl(socket_.get(), F_SETFL, O_NONBLOCK);
     spawn_request request;
     request.argv = command_;
@@ -272,12 +365,9 @@ private:
     request.stdin_fd = STDIN_FILENO;
     request.stdout_fd = STDOUT_FILENO;
     request.stderr_fd = STDERR_FILENO;
-    request.ready_fd = theirs.get();  // becomes 3
-    auto spawned = spawn(request);
-    if (const auto* fault = std::get_if<os_fault>(&spawned))
-      return cannot_start(*fault);
-    supervisor_ = std::get<child>(spawned).pid;
-    wards_.set_apart(supervisor_);
+    request.ready_fd = theirs.front().get();  // becomes 3
+    wards_.start_apart(std::move(request), std::move(theirs));
+    rising_ = true;
     heeds_signals_ = false;
     farewell_.reset();
     if (was_ready_)
@@ -286,9 +376,13 @@ private:
   }
 
   void cannot_start(const os_fault& fault) {
+    if (!successor_.empty())
+      return stay("it cannot be executed: " + to_string(fault));
     std::fprintf(stderr, "pup: the supervisor cannot be started: %s\n",
                  to_string(fault).c_str());
     socket_.reset();
+    waiting_.clear();
+    come_up_by_.reset();
     if (!was_ready_)
       exit_code_ = 1;
     else
@@ -309,7 +403,7 @@ private:
       say(guard::inherited{
           number, x.key, x.life, x.pid,
           std::chrono::duration_cast<milliseconds>(now - x.begun).count(),
-          x.mark});
+          x.mark, x.now == ward::phase::starts});
       if (x.now == ward::phase::ended)
         say(x.end);
       else if (x.told)
@@ -325,6 +419,8 @@ private:
   }
 
   void supervisor_ended(const exit_of& end) {
+    if (!successor_.empty())
+      return examined(end);
     come_up_by_.reset();
     replace_at_.reset();
     // What it has said before its end counts.
@@ -385,7 +481,8 @@ private:
   void on_socket() {
     flush();
     // What else is there comes after the signals had their turn.
-    for (int i = 0; i < 64 && socket_ && waiting_.empty() && take_message();
+    for (int i = 0; i < 64 && socket_ && waiting_.empty()
+                    && !wards_.is_congested() && take_message();
          ++i) {}
   }
 
@@ -444,8 +541,7 @@ private:
   bool break_off() {
     socket_.reset();
     waiting_.clear();
-    if (supervisor_ != 0)
-      ::kill(supervisor_, SIGKILL);
+    kill_supervisor();
     return false;
   }
 
@@ -456,22 +552,16 @@ private:
 
   bool take(guard::start& x, guard::packet& packet) {
     last_number_ = std::max(last_number_, x.number);
-    const auto number = x.number;
-    auto hold = std::move(x.hold);
-    const auto refuse = [&](const os_fault& fault) {
-      say(guard::start_failed{number, fault.call, fault.object, fault.code});
+    if (packet.truncated) {
+      say(guard::start_failed{x.number, "recvmsg", "descriptors for " + x.key,
+                              EMFILE});
       return true;
-    };
-    if (packet.truncated)
-      return refuse({"recvmsg", "descriptors for " + x.key, EMFILE});
+    }
     if (x.number == 0 || wards_.find(x.number) != nullptr)
       return break_off();
-    auto result = wards_.start(x);
-    if (const auto* fault = std::get_if<os_fault>(&result))
-      return refuse(*fault);
-    for (auto& y : hold)
+    for (auto& y : x.hold)
       keep(y.name, packet.take(y.what));
-    say(guard::started{number, std::get<child>(result).pid});
+    wards_.start(x, std::move(packet.descriptors));
     return true;
   }
 
@@ -599,7 +689,11 @@ private:
     last_end_ = "stepped aside";
     refusal_.clear();
     losses_ = 0;
-    start_supervisor();
+    const auto own = own_program_on_disk();
+    if (own.is_another)
+      make_room_for(own.path);
+    else
+      start_supervisor();
     return true;
   }
 
@@ -608,17 +702,120 @@ private:
     return true;
   }
 
+  // -- another guardian in this one's place -----------------------------------
+
+  // There is no supervisor now, so no start is asked for.
+  void make_room_for(std::string program) {
+    successor_ = std::move(program);
+    heeds_signals_ = false;
+    socket_.reset();
+    room_by_ = clock::now() + starts_timeout;
+    make_room();
+  }
+
+  void make_room() {
+    if (wards_.starts_something()) {
+      if (*room_by_ <= clock::now())
+        stay("a start is under way that takes long");
+      return;
+    }
+    room_by_.reset();
+    auto state = save();
+    if (const auto* fault = std::get_if<os_fault>(&state))
+      return stay(to_string(*fault));
+    std::vector<unique_fd> owned;
+    owned.push_back(std::move(std::get<unique_fd>(state)));
+    spawn_request request;
+    request.argv = {successor_, "--examine"};
+    for (auto** i = ::environ; i != nullptr && *i != nullptr; ++i)
+      request.environment.emplace_back(*i);
+    request.stdout_fd = STDOUT_FILENO;
+    request.stderr_fd = STDERR_FILENO;
+    request.ready_fd = owned.front().get();
+    wards_.start_apart(std::move(request), std::move(owned));
+    rising_ = true;
+    come_up_by_ = clock::now() + examination_timeout;
+  }
+
+  void examined(const exit_of& end) {
+    supervisor_ = 0;
+    come_up_by_.reset();
+    if (end.signal != 0)
+      return stay(std::string{"it was ended by SIG"}
+                  + ::sigabbrev_np(end.signal));
+    if (end.code != 0)
+      return stay("it does not understand what this one has to hand over");
+    // Again: something may have ended meanwhile.
+    wards_.before_transfer();
+    auto state = save();
+    if (const auto* fault = std::get_if<os_fault>(&state))
+      return stay(to_string(*fault));
+    const auto& file = std::get<unique_fd>(state);
+    std::vector<int> kept{former_number_, image_.get()};
+    for (const auto& [name, fd] : held_)
+      kept.push_back(fd.get());
+    std::fprintf(stderr, "pup: the guardian, pid %d, becomes %s\n", ::getpid(),
+                 successor_.c_str());
+    stay(to_string(become(successor_, command_, file.get(), kept)));
+  }
+
+  void stay(const std::string& why) {
+    std::fprintf(
+        stderr,
+        "pup: the guardian, pid %d, is not replaced by %s: %s; this "
+        "one goes on. pup terminate and pup start replace it, and stop "
+        "and start everything\n",
+        ::getpid(), successor_.c_str(), why.c_str());
+    successor_.clear();
+    room_by_.reset();
+    come_up_by_.reset();
+    own_image_.reset();
+    execute_supervisor();
+  }
+
+  std::variant<unique_fd, os_fault> save() {
+    // The way back, unless this is it.
+    own_image_.reset(
+        from_image_ ? -1 : ::open("/proc/self/exe", O_PATH | O_CLOEXEC));
+    former_number_ = own_image_.get();
+    numbers_.clear();
+    for (const auto& [name, fd] : held_)
+      numbers_[name] = fd.get();
+    archive_writer to;
+    transfer(to, *this);
+    numbers_.clear();
+    return memory_file_of(to.bytes());
+  }
+
+  template <class Archive>
+  friend void transfer(Archive& a, guardian& x) {
+    auto version = state_version;
+    a(version);
+    a.require(version == state_version);
+    auto limit = programs_descriptor_limit();
+    auto image = x.image_.get();
+    a(limit, image, x.former_number_, x.numbers_, x.notes_, x.last_number_,
+      x.pending_signal_, x.from_image_, x.refusal_, x.was_ready_,
+      x.predecessors_, x.last_end_, x.losses_, x.wards_);
+    x.adopt(limit, image);
+  }
+
+  // What is the same in the one that writes it.
+  void adopt(std::uint64_t limit, int image) {
+    set_programs_descriptor_limit(limit);
+    if (image != image_.get())
+      image_.reset(image);
+  }
+
   // -- the end ----------------------------------------------------------------
 
   void end_what_is_left() {
     socket_.reset();
     const auto deadline = clock::now() + end_timeout;
-    if (supervisor_ != 0)
-      ::kill(supervisor_, SIGKILL);
     // Each end is told by SIGCHLD, and may leave further children to us.
     for (;;) {
       static_cast<void>(wards_.reap(supervisor_));
-      if (!wards_.kill_all(0))
+      if (!wards_.kill_all())
         return;
       const auto left =
           std::chrono::ceil<milliseconds>(deadline - clock::now()).count();
@@ -653,10 +850,19 @@ private:
   int pending_signal_ = 0;
 
   pid_t supervisor_ = 0;
+  bool rising_ = false;  // it has not executed its program yet
   // Of the last supervisor that was ready, whatever its path leads to by now.
   unique_fd image_;
   bool from_image_ = false;  // the current or next supervisor
   std::string refusal_;
+  // Another guardian, while it is to take the place of this one.
+  std::string successor_;
+  std::optional<clock::time_point> room_by_;
+  unique_fd own_image_;
+  unique_fd former_;  // the guardian that has become this one
+  // As they are written down and read.
+  int former_number_ = -1;
+  std::map<std::string, int> numbers_;
   std::optional<clock::time_point> come_up_by_;
   std::optional<clock::time_point> replace_at_;  // one that is stopped
   unique_fd socket_;
@@ -673,14 +879,35 @@ private:
   std::optional<int> exit_code_;
 };
 
+/// Whether this program understands what another one has to hand over.
+bool examine() {
+  return guardian{{}}.load(bytes_of_memory_file(examined_fd));
+}
+
+int resume(unique_fd state, std::vector<std::string> supervisor) {
+  guardian result{std::move(supervisor)};
+  const auto understood = result.load(bytes_of_memory_file(state.get()));
+  state.reset();
+  if (understood)
+    return result.resume();
+  std::fputs("pup-guardian: does not understand its predecessor\n", stderr);
+  return 1;
+}
+
 }  // namespace
 
 }  // namespace pup
 
 int main(int argc, char** argv) {
-  if (argc < 2) {
+  const std::vector<std::string> arguments{argv + 1, argv + argc};
+  if (arguments.empty()) {
     std::fputs("pup-guardian: belongs to pup, which starts it\n", stderr);
     return 2;
   }
-  return pup::guardian{{argv + 1, argv + argc}}.run();
+  if (arguments.front() == "--examine")
+    return pup::examine() ? 0 : 1;
+  pup::set_up_process();
+  if (auto state = pup::inherited_state())
+    return pup::resume(std::move(state), arguments);
+  return pup::guardian{arguments}.run();
 }

@@ -139,8 +139,8 @@ private:
   template <class Step>
   void later(Step step);
 
-  void take(const guard::started& x, guard::packet& from);
-  void take(const guard::start_failed& x, guard::packet& from);
+  void take(const guard::started& x, const guard::packet& from);
+  void take(const guard::start_failed& x, const guard::packet& from);
   void take(const guard::leader_ended& x, guard::packet& from);
   void take(const guard::ended& x, guard::packet& from);
   void take(guard::strays& x, guard::packet& from);
@@ -174,6 +174,9 @@ private:
   };
   std::unordered_map<std::uint64_t, life> lives_;
   // Of inherited processes that nobody has adopted yet.
+  std::unordered_map<std::uint64_t,
+                     std::variant<guard::started, guard::start_failed>>
+      early_launches_;
   std::unordered_map<std::uint64_t, leader_end> early_leader_ends_;
   std::unordered_map<std::uint64_t, burial> early_ends_;
   std::shared_ptr<spawner> orphans_;  // once the guardian is lost
@@ -195,8 +198,8 @@ std::string link::shake_hands() {
                + (hello == nullptr ? std::string{"unknown"}
                                    : std::to_string(hello->version))
                + ", this program speaks " + std::to_string(guard::version)
-               + "), and is not replaced by an upgrade; once, run pup terminate "
-                 "and pup start, which stops and starts everything";
+               + "), and was not replaced by this upgrade; once, run pup "
+                 "terminate and pup start, which stops and starts everything";
       guardian_ = hello->guardian;
       scope_ = std::to_string(guardian_) + '.'
                + std::to_string(start_ticks(guardian_));
@@ -219,9 +222,10 @@ bool link::keep(guard::message&& x, guard::packet& from) {
   } else if (auto* noted = std::get_if<guard::noted>(&x)) {
     inherited_.notes[noted->name] = std::move(noted->bytes);
   } else if (auto* y = std::get_if<guard::inherited>(&x)) {
-    inherited_.processes.push_back(
-        {y->number, std::move(y->key), y->life, y->pid, milliseconds{y->age_ms},
-         std::move(y->mark), unique_fd{}, std::nullopt, std::nullopt});
+    inherited_.processes.push_back({y->number, std::move(y->key), y->life,
+                                    y->pid, milliseconds{y->age_ms},
+                                    std::move(y->mark), unique_fd{},
+                                    y->launching, std::nullopt, std::nullopt});
   } else if (const auto* first = std::get_if<guard::leader_ended>(&x)) {
     for (auto& z : inherited_.processes)
       if (z.number == first->number)
@@ -391,18 +395,22 @@ bool link::take_message() {
   return true;
 }
 
-void link::take(const guard::started& x, guard::packet&) {
+void link::take(const guard::started& x, const guard::packet&) {
   const auto i = lives_.find(x.number);
-  if (i == lives_.end())
+  if (i == lives_.end()) {
+    early_launches_.emplace(x.number, x);
     return;
+  }
   i->second.leader = x.pid;
   i->second.leader_started = start_ticks(x.pid);
   if (events_.started)
     events_.started(x.number, x.pid);
 }
 
-void link::take(const guard::start_failed& x, guard::packet&) {
-  if (lives_.erase(x.number) > 0 && events_.failed)
+void link::take(const guard::start_failed& x, const guard::packet&) {
+  if (lives_.erase(x.number) == 0)
+    early_launches_.emplace(x.number, x);
+  else if (events_.failed)
     events_.failed(x.number, {x.call, x.object, x.code});
 }
 
@@ -471,8 +479,13 @@ std::optional<os_fault> link::signal(std::uint64_t number, int signo) {
   if (orphans_)
     return orphans_->signal(number, signo);
   const auto i = lives_.find(number);
-  if (i == lives_.end() || i->second.leader == 0)
+  if (i == lives_.end())
     return std::nullopt;
+  if (i->second.leader == 0) {  // a start that may take long
+    if (signo == SIGKILL)
+      say(guard::signal{number, signo});
+    return std::nullopt;
+  }
   // What the guardian would find is asked here, where somebody waits for it.
   const auto group = i->second.leader;
   const auto refuse = [&](int code) {
@@ -503,13 +516,19 @@ bool link::runs(std::uint64_t number) const {
 
 void link::adopt(inherited_process x) {
   auto& mine = lives_[x.number];
-  mine.leader = x.pid;
+  if (!x.launching)
+    mine.leader = x.pid;
+  else if (auto early = early_launches_.extract(x.number); !early.empty())
+    later([told = std::move(early.mapped())](link& self) {
+      std::visit([&](const auto& y) { self.take(y, {}); }, told);
+    });
   if (auto early = early_leader_ends_.extract(x.number); !early.empty())
     x.leader_ended = std::move(early.mapped());
   if (auto early = early_ends_.extract(x.number); !early.empty())
     x.end = std::move(early.mapped());
   mine.leader_ended = x.leader_ended || x.end;
-  mine.leader_started = mine.leader_ended ? 0 : start_ticks(x.pid);
+  mine.leader_started =
+      mine.leader_ended || x.launching ? 0 : start_ticks(x.pid);
   if (x.leader_ended && !x.end) {
     later([number = x.number, end = *x.leader_ended](link& self) {
       if (self.lives_.count(number) > 0 && self.events_.leader_ended)

@@ -127,7 +127,7 @@ bool membership::reaped(pid_t pid) {
 // -- looks --------------------------------------------------------------------
 
 std::vector<pid_t> membership::orphans_by_now() const {
-  auto result = children_of(::getpid());
+  auto result = own_children();
   std::erase_if(result, [this](pid_t x) {
     return leaders_.count(x) != 0 || apart_.count(x) != 0
            || questions_.count(x) != 0 || apart_.count(::getsid(x)) != 0;
@@ -369,6 +369,15 @@ void membership::on_time() {
       ::kill(helper, SIGKILL);
       x.deadline = now + patience;
     }
+}
+
+void membership::close_questions() {
+  for (const auto& [helper, x] : questions_) {
+    ::kill(helper, SIGKILL);
+    apart_.insert(helper);
+    known_.erase(x.orphan);
+  }
+  questions_.clear();
 }
 
 bool membership::has_left(std::uint64_t number, bool unsure) const {

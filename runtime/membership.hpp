@@ -45,12 +45,18 @@ namespace pup {
 /// How the processes of a life are known.
 struct life_traits {
   pid_t leader = 0;
-  std::uint64_t started = 0;  ///< of the leader, in clock ticks since the boot
+  /// The leader's start is not before that, in clock ticks since the boot.
+  std::uint64_t started = 0;
   /// The user that all of it has; none: this process's own, or any other one
   /// where that is root.
   std::optional<uid_t> user{};
   std::vector<std::uint64_t> pipes{};  ///< inodes
   std::string cgroup_folder{};         ///< empty: none
+
+  template <class Archive>
+  friend void transfer(Archive& a, life_traits& x) {
+    a(x.leader, x.started, x.user, x.pipes, x.cgroup_folder);
+  }
 };
 
 /// One thread, which has no other children than the lives', orphans, and what
@@ -103,6 +109,15 @@ public:
   [[nodiscard]] std::optional<clock::time_point> deadline() const;
   void on_time();
 
+  /// Gives up questions: a successor of this program asks them again. Before
+  /// transfer() to it.
+  void close_questions();
+  template <class Archive>
+  friend void transfer(Archive& a, membership& x) {
+    a(x.scope_, x.first_stray_, x.lives_, x.leaders_, x.apart_, x.known_,
+      x.sessions_);
+  }
+
 private:
   struct process {
     std::uint64_t started = 0;
@@ -110,11 +125,21 @@ private:
     bool orphan = false;                      // a child of ours
     bool asked = false;                       // its variable is being read
     std::vector<std::uint64_t> candidates{};  // while asked, and of a stray
+
+    template <class Archive>
+    friend void transfer(Archive& a, process& x) {
+      a(x.started, x.number, x.orphan, x.candidates);
+    }
   };
   struct session {
     std::uint64_t number = 0;
     std::uint64_t seen = 0;  // ticks: until then it was this life's
     bool leads = false;      // its leader is that of the life, unreaped
+
+    template <class Archive>
+    friend void transfer(Archive& a, session& x) {
+      a(x.number, x.seen, x.leads);
+    }
   };
   struct question {
     pid_t orphan = 0;

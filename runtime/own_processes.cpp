@@ -1,6 +1,7 @@
 #include "pup/runtime/descendants.hpp"
 #include "pup/runtime/out_of_memory.hpp"
 #include "pup/runtime/pidfd.hpp"
+#include "pup/runtime/spawn_pool.hpp"
 #include "pup/runtime/spawner.hpp"
 
 #include <boost/asio/io_context.hpp>
@@ -13,8 +14,12 @@
 #include <chrono>
 #include <csignal>
 #include <map>
+#include <optional>
+#include <set>
 #include <utility>
+#include <vector>
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -167,8 +172,11 @@ private:
   };
   using process_ptr = std::shared_ptr<process>;
 
-  std::variant<process_ptr, os_fault> begin(const start_order& order,
-                                            std::uint64_t number);
+  static std::optional<os_fault> keep_open(spawn_request& request,
+                                           std::vector<unique_fd>& owned);
+  void take_starts();
+  std::variant<process_ptr, os_fault> begin(std::uint64_t number,
+                                            std::variant<child, os_fault> what);
   template <class Step>
   void later(Step step);
   template <class Step>
@@ -190,6 +198,8 @@ private:
   spawner_events events_;
   std::uint64_t last_number_ = 0;
   std::map<std::uint64_t, process_ptr> processes_;
+  std::set<std::uint64_t> starting_;
+  std::optional<spawn_pool> pool_;  // once something is started
   oom_witness memory_;
 };
 
@@ -204,31 +214,68 @@ void own_parent::later(Step step) {
 
 std::uint64_t own_parent::start(const start_order& order) {
   const auto number = ++last_number_;
-  auto begun = begin(order, number);
-  if (auto* fault = std::get_if<os_fault>(&begun)) {
-    later([number, fault = std::move(*fault)](own_parent& self) {
+  auto request = order.request;
+  std::vector<unique_fd> owned;
+  const auto fault = keep_open(request, owned);
+  if (fault) {
+    later([number, fault = *fault](own_parent& self) {
       self.events_.failed(number, fault);
     });
     return number;
   }
-  const auto& p = std::get<process_ptr>(begun);
-  processes_[number] = p;
-  later([weak = std::weak_ptr<process>{p}](own_parent& self) {
-    const auto alive = weak.lock();
-    if (!alive)
-      return;
-    self.await_exit(alive);
-    self.events_.started(alive->number, alive->pid);
-  });
+  if (!pool_)
+    pool_.emplace([&loop = loop_, weak = weak_from_this()] {
+      asio::post(loop, [weak] {
+        if (const auto self = weak.lock())
+          self->take_starts();
+      });
+    });
+  starting_.insert(number);
+  pool_->start(number, std::move(request), std::move(owned));
   return number;
 }
 
+// The descriptors that it names are borrowed, and the program is executed
+// later.
+std::optional<os_fault> own_parent::keep_open(spawn_request& request,
+                                              std::vector<unique_fd>& owned) {
+  std::vector<int*> named{&request.stdin_fd, &request.stdout_fd,
+                          &request.stderr_fd, &request.ready_fd};
+  for (auto& fd : request.listen_fds)
+    named.push_back(&fd);
+  for (auto* fd : named) {
+    if (*fd < 0)
+      continue;
+    owned.emplace_back(::fcntl(*fd, F_DUPFD_CLOEXEC, 3));
+    if (!owned.back())
+      return os_fault{"fcntl", "descriptor " + std::to_string(*fd), errno};
+    *fd = owned.back().get();
+  }
+  return std::nullopt;
+}
+
+void own_parent::take_starts() {
+  if (!pool_)
+    return;
+  for (auto& [number, what] : pool_->take()) {
+    starting_.erase(number);
+    auto begun = begin(number, std::move(what));
+    if (const auto* fault = std::get_if<os_fault>(&begun)) {
+      events_.failed(number, *fault);
+      continue;
+    }
+    const auto& p = std::get<process_ptr>(begun);
+    processes_[number] = p;
+    await_exit(p);
+    events_.started(number, p->pid);
+  }
+}
+
 std::variant<own_parent::process_ptr, os_fault> own_parent::begin(
-    const start_order& order, std::uint64_t number) {
-  auto spawned = spawn(order.request);
-  if (auto* fault = std::get_if<os_fault>(&spawned))
+    std::uint64_t number, std::variant<child, os_fault> what) {
+  if (auto* fault = std::get_if<os_fault>(&what))
     return std::move(*fault);
-  auto& born = std::get<child>(spawned);
+  auto& born = std::get<child>(what);
   auto p = std::make_shared<process>(loop_, number, born.pid);
   error_code error;
   p->pidfd.assign(born.pidfd.get(), error);
@@ -248,6 +295,8 @@ own_parent::process_ptr own_parent::find(std::uint64_t number) const {
 }
 
 std::optional<os_fault> own_parent::signal(std::uint64_t number, int signo) {
+  if (signo == SIGKILL && starting_.count(number) != 0)
+    pool_->kill(number);
   const auto p = find(number);
   if (!p)
     return std::nullopt;
@@ -494,6 +543,8 @@ void own_parent::finish(const process_ptr& p, bool gone) {
 }
 
 void own_parent::end_all() {
+  pool_.reset();
+  starting_.clear();
   const auto deadline = clock::now() + end_timeout;
   for (const auto& [number, p] : processes_) {
     if (p->reaped)

@@ -112,8 +112,8 @@ std::variant<trusted_folder, place_error> folder_above(
 }
 
 /// Both are checked after they are opened.
-std::variant<checked_folder, place_error> make_parent(const std::string& path,
-                                              const std::string& variable) {
+std::variant<checked_folder, place_error> make_parent(
+    const std::string& path, const std::string& variable) {
   auto found = folder_above(path, variable);
   if (auto* error = std::get_if<place_error>(&found))
     return std::move(*error);
@@ -128,8 +128,8 @@ std::variant<checked_folder, place_error> make_parent(const std::string& path,
     error.text += "; set " + variable + " to a folder of your own";
     return error;
   }
-  checked_folder result{unique_fd{::openat(above.fd(), name.c_str(), folder_flags)},
-                path};
+  checked_folder result{
+      unique_fd{::openat(above.fd(), name.c_str(), folder_flags)}, path};
   if (!result.fd)
     return open_folder_error(path, errno, variable);
   return result;

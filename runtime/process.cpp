@@ -134,6 +134,8 @@ struct child_plan {
   char* pid_text = nullptr;  // nullptr: nobody asks for LISTEN_PID
   unsigned descriptor_limit = 0;
   attribute_plan attributes;
+  pid_t* own_pid = nullptr;  // nullptr: nobody asks for it
+  std::uint64_t reset = 0;
   child_outcome* outcome = nullptr;
 };
 
@@ -168,10 +170,11 @@ PUP_BARE void write_own_pid(char* digits) noexcept {
 // signal would stay ignored across exec. Not glibc's sigaction(): sanitizers
 // keep a table of handlers behind it, which is the parent's. All zero is
 // SIG_DFL without flags on every architecture; SIGKILL and SIGSTOP refuse.
-PUP_BARE void reset_signals() noexcept {
+PUP_BARE void reset_signals(std::uint64_t which) noexcept {
   unsigned long zero[16] = {};
   for (int number = 1; number < _NSIG; ++number)
-    ::syscall(SYS_rt_sigaction, number, zero, nullptr, _NSIG / 8);
+    if ((which >> (number - 1) & 1) != 0)
+      ::syscall(SYS_rt_sigaction, number, zero, nullptr, _NSIG / 8);
 }
 
 PUP_BARE bool write_file(const char* path, const char* text,
@@ -233,12 +236,15 @@ PUP_BARE int run_child(void* argument) noexcept {
   auto& plan = *static_cast<child_plan*>(argument);
   auto& outcome = *plan.outcome;
   const char* stage = nullptr;
+  if (plan.own_pid != nullptr)
+    __atomic_store_n(plan.own_pid, static_cast<pid_t>(::syscall(SYS_getpid)),
+                     __ATOMIC_SEQ_CST);
   if (plan.table_end != 0 && !own_table(plan.table_end)) {
     outcome.error = errno;
     outcome.failed_stage = table_stage;
     return 127;
   }
-  reset_signals();
+  reset_signals(plan.reset);
   if (::syscall(SYS_setsid) < 0)
     stage = "setsid";
   else
@@ -627,8 +633,10 @@ std::variant<child, os_fault> run(child_plan& plan,
   child result{pid, unique_fd{pidfd}};
   if (plan.outcome->failed_stage == nullptr)
     return result;
-  // It has ended; ECHILD only where SIGCHLD is ignored, which reaps it too.
-  while (::waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {}
+  // It has ended. ECHILD: somebody else who waits for all children was first.
+  siginfo_t ignored{};
+  while (::waitid(P_PIDFD, static_cast<id_t>(pidfd), &ignored, WEXITED) != 0
+         && errno == EINTR) {}
   return fault_of(plan, request);
 }
 
@@ -656,7 +664,8 @@ bool is_regular_file(const std::string& path) {
 
 }  // namespace
 
-std::variant<child, os_fault> spawn(const spawn_request& request) {
+std::variant<child, os_fault> spawn(const spawn_request& request,
+                                    const spawn_aids& aids) {
   if (auto fault = check_strings(request))
     return *std::move(fault);
   auto found = resolve_program(
@@ -679,6 +688,8 @@ std::variant<child, os_fault> spawn(const spawn_request& request) {
   plan.cwd = request.cwd.empty() ? nullptr : request.cwd.c_str();
   const prepared_attributes attributes{request, limit};
   plan.attributes = attributes.plan();
+  plan.own_pid = aids.pid;
+  plan.reset = aids.reset;
   child_outcome outcome;
   plan.outcome = &outcome;
   std::optional<shared_outcome> shared;
@@ -708,12 +719,30 @@ std::variant<child, os_fault> spawn(const spawn_request& request) {
   return result;
 }
 
+std::uint64_t ignored_signals() {
+  std::uint64_t result = 0;
+  for (int number = 1; number < _NSIG; ++number) {
+    struct sigaction now {};
+    if (::sigaction(number, nullptr, &now) == 0 && now.sa_handler == SIG_IGN)
+      result |= std::uint64_t{1} << (number - 1);
+  }
+  return result;
+}
+
 void raise_descriptor_limit() {
   rlimit limit{};
   ::getrlimit(RLIMIT_NOFILE, &limit);
   const auto former = std::exchange(limit.rlim_cur, limit.rlim_max);
   if (former != limit.rlim_max && ::setrlimit(RLIMIT_NOFILE, &limit) == 0)
     programs_soft_limit = former;
+}
+
+std::uint64_t programs_descriptor_limit() {
+  return programs_soft_limit;
+}
+
+void set_programs_descriptor_limit(std::uint64_t value) {
+  programs_soft_limit = value;
 }
 
 std::variant<std::string, os_fault> resolve_program(std::string_view name,

@@ -34,6 +34,7 @@
 #include "pup/config/spec.hpp"
 #include "pup/runtime/fd.hpp"
 
+#include <cstdint>
 #include <map>
 #include <string>
 #include <string_view>
@@ -87,8 +88,19 @@ struct child {
   unique_fd pidfd;
 };
 
+/// What a caller knows that starts many.
+struct spawn_aids {
+  /// Written by the child first of all, atomically: by it a start that takes
+  /// long can be ended. It lies in memory that even copies share (MAP_SHARED).
+  pid_t* pid = nullptr;
+  /// Signals to be given their default disposition, bit N - 1 for signal N; the
+  /// others have it, or are blocked and have it from the exec on.
+  std::uint64_t reset = ~std::uint64_t{0};
+};
+
 /// Starts a program; returns when it is executed, a fraction of a
-/// millisecond later (measured 0.85 ms while all processors were busy).
+/// millisecond later (measured 0.85 ms while all processors were busy), or as
+/// late as the file systems of program and folder answer (spawn_pool.hpp).
 ///
 /// A fault names in `call` the stage that failed: "argv" or "environment" (a
 /// string that cannot be passed), "open" (/dev/null), "fcntl" (moving a
@@ -98,13 +110,23 @@ struct child {
 /// not run as root), "chdir" (of cwd), "dup" (of a stream), "no new privileges"
 /// or "exec" (of the program). Nothing is left behind then: no process, no
 /// descriptor.
-std::variant<child, os_fault> spawn(const spawn_request& request);
+std::variant<child, os_fault> spawn(const spawn_request& request,
+                                    const spawn_aids& aids = {});
+
+/// What spawn_aids::reset may be for a program without handlers of signals:
+/// what it ignores now.
+std::uint64_t ignored_signals();
 
 /// Raises this process's soft limit of descriptors to the hard one. What
 /// spawn() starts gets the former one, unless its attributes say otherwise:
 /// programs that use select(2) do not survive a larger one. Once, before there
 /// are other threads.
 void raise_descriptor_limit();
+
+/// What that gives to programs; 0: what this process has. For a successor of
+/// this program (exec), in which the limit is raised already.
+std::uint64_t programs_descriptor_limit();
+void set_programs_descriptor_limit(std::uint64_t value);
 
 /// The absolute path of the program `name`, as execvp() would find it: a name
 /// with a slash is taken relative to `cwd` and not checked; any other is looked

@@ -78,6 +78,8 @@ struct inherited_process {
   std::chrono::milliseconds age{0};
   std::string mark;   ///< the last one given to mark()
   unique_fd pidfd{};  ///< for own_processes(); others ask their guardian
+  /// Its program is not executed yet: `started` or `failed` follows.
+  bool launching = false;
   // What has happened meanwhile.
   std::optional<leader_end> leader_ended{};
   std::optional<burial> end{};

@@ -7,6 +7,7 @@
 #include <csignal>
 #include <utility>
 
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -22,19 +23,33 @@ using clock = std::chrono::steady_clock;
 // What outlives SIGKILL for so long waits inside the kernel.
 constexpr auto burial_timeout = std::chrono::seconds(10);
 
+// Before it a mark tells nothing but that the program was executed.
+constexpr auto first_look = std::chrono::milliseconds(20);
+
+// Each waits with its descriptors, which are among the low ones.
+constexpr std::size_t most_waiting = 16;
+
+// What the pool calls a child that is no life.
+constexpr std::uint64_t no_life = 0;
+
 // Each round finds what was forked in the one before. A fork bomb goes on being
 // killed with each SIGCHLD.
 constexpr int most_rounds = 8;
 
 // The raw system call: glibc's waitid() has no argument for the usage.
-bool wait_for(idtype_t type, pid_t pid, siginfo_t& info, int options,
+bool wait_for(idtype_t type, int id, siginfo_t& info, int options,
               rusage* usage) {
   info = siginfo_t{};
   long result = 0;
   do {
-    result = ::syscall(SYS_waitid, type, pid, &info, WEXITED | options, usage);
+    result = ::syscall(SYS_waitid, type, id, &info, WEXITED | options, usage);
   } while (result != 0 && errno == EINTR);
   return result == 0 && info.si_pid != 0;
+}
+
+exit_of exit_of_child(pid_t pid, const siginfo_t& info) {
+  const bool by_itself = info.si_code == CLD_EXITED;
+  return {pid, by_itself ? info.si_status : -1, by_itself ? 0 : info.si_status};
 }
 
 std::int64_t microseconds_of(const timeval& time) {
@@ -51,10 +66,9 @@ std::string scope_in(const std::vector<std::string>& environment) {
   return {};
 }
 
-life_traits traits_of(const spawn_request& request, pid_t leader) {
+life_traits traits_of(const spawn_request& request) {
   life_traits result;
-  result.leader = leader;
-  result.started = start_ticks(leader);
+  result.started = ticks_since_boot();
   if (const auto& who = request.attributes.run_as)
     result.user = who->uid;
   for (const int fd : {request.stdout_fd, request.stderr_fd}) {
@@ -75,24 +89,99 @@ std::string join(const std::vector<std::string>& words) {
 
 }  // namespace
 
-std::variant<child, os_fault> wards::start(guard::start& x) {
+// -- beginnings ---------------------------------------------------------------
+
+wards::wards()
+    : started_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      pool_(
+          std::in_place, [to = started_.get()] { ::eventfd_write(to, 1); },
+          ignored_signals()) {}
+
+void wards::start(guard::start& x, std::vector<unique_fd> owned) {
   if (!std::exchange(has_scope_, true))
     members_.set_scope(scope_in(x.request.environment));
-  auto result = spawn(x.request);
-  const auto* born = std::get_if<child>(&result);
-  if (born == nullptr)
-    return result;
   auto& y = wards_[x.number];
   y.number = x.number;
   y.key = std::move(x.key);
   y.life = x.life;
-  y.pid = born->pid;
   y.begun = clock::now();
   y.end.number = y.rest.number = x.number;
-  y.end.how.pid = born->pid;
-  leaders_[y.pid] = y.number;
-  members_.begin(y.number, traits_of(x.request, y.pid));
-  return result;
+  starting_[x.number] = traits_of(x.request);
+  pool_->start(x.number, std::move(x.request), std::move(owned));
+}
+
+bool wards::is_congested() const {
+  return starting_.size() >= most_waiting && pool_->waiting() >= most_waiting;
+}
+
+void wards::start_apart(spawn_request request, std::vector<unique_fd> owned) {
+  apart_.reset();
+  pool_->start(no_life, std::move(request), std::move(owned));
+}
+
+std::optional<std::variant<pid_t, os_fault>> wards::started_apart() {
+  return std::exchange(apart_, std::nullopt);
+}
+
+void wards::give_up_apart() {
+  pool_->kill(no_life);
+}
+
+void wards::take_starts() {
+  eventfd_t ignored = 0;
+  ::eventfd_read(started_.get(), &ignored);
+  for (auto& [number, what] : pool_->take()) {
+    auto* born = std::get_if<child>(&what);
+    if (born != nullptr)
+      forget_namesake(*born);
+    if (number == no_life && born != nullptr)
+      members_.set_apart(std::get<pid_t>(apart_.emplace(born->pid)));
+    else if (number == no_life)
+      apart_ = std::get<os_fault>(what);
+    else if (born != nullptr)
+      began(number, born->pid);
+    else
+      failed(number, std::get<os_fault>(what));
+  }
+  if (!starts_something() && !apart_)
+    unclaimed_.clear();
+}
+
+bool wards::starts_something() const {
+  return pool_ && pool_->busy();
+}
+
+// What was noted of a child may be of one that had the same number before.
+void wards::forget_namesake(const child& x) {
+  siginfo_t info;
+  if (unclaimed_.count(x.pid) != 0
+      && (wait_for(P_PIDFD, x.pidfd.get(), info, WNOHANG | WNOWAIT, nullptr)
+          || errno != ECHILD))
+    unclaimed_.erase(x.pid);
+}
+
+void wards::began(std::uint64_t number, pid_t pid) {
+  auto traits = starting_.extract(number);
+  auto& x = wards_.at(number);
+  x.pid = x.end.how.pid = pid;
+  x.now = ward::phase::runs;
+  leaders_[pid] = number;
+  traits.mapped().leader = pid;
+  members_.begin(number, std::move(traits.mapped()));
+  news_.emplace_back(guard::started{number, pid});
+  // It may have been quicker than its thread.
+  if (const auto end = unclaimed_.extract(pid); !end.empty()) {
+    leaders_.erase(pid);
+    leader_ended(x, end.mapped().info, end.mapped().usage);
+    settle();
+  }
+}
+
+void wards::failed(std::uint64_t number, const os_fault& fault) {
+  starting_.erase(number);
+  wards_.erase(number);
+  news_.emplace_back(
+      guard::start_failed{number, fault.call, fault.object, fault.code});
 }
 
 ward* wards::find(std::uint64_t number) {
@@ -109,14 +198,18 @@ void wards::forget(std::uint64_t number) {
 // -- signals ------------------------------------------------------------------
 
 void wards::look_at(std::uint64_t number) {
-  if (const auto* x = find(number); x != nullptr && x->now == ward::phase::runs)
+  const auto* x = find(number);
+  // What has just begun has not started anything that could get lost.
+  if (x != nullptr && x->now == ward::phase::runs
+      && clock::now() - x->begun >= first_look)
     members_.look_below(number);
 }
 
 // Below the leader is seen what will be an orphan soon.
 ward* wards::find_living(std::uint64_t number) {
   auto* x = find(number);
-  if (x == nullptr || x->now == ward::phase::ended)
+  if (x == nullptr || x->now == ward::phase::starts
+      || x->now == ward::phase::ended)
     return nullptr;
   if (x->now == ward::phase::remains)
     members_.look_at_orphans();
@@ -125,6 +218,8 @@ ward* wards::find_living(std::uint64_t number) {
 }
 
 void wards::signal(std::uint64_t number, int signo) {
+  if (signo == SIGKILL && starting_.count(number) != 0)
+    return pool_->kill(number);
   auto* x = find_living(number);
   if (x == nullptr)
     return;
@@ -197,6 +292,10 @@ bool wards::kill_once(ward& x) {
 std::optional<exit_of> wards::reap(pid_t special) {
   std::optional<exit_of> result;
   siginfo_t info;
+  if (const auto early = unclaimed_.extract(special); !early.empty())
+    result = exit_of_child(special, early.mapped().info);
+  if (!starts_something())
+    unclaimed_.clear();
   while (wait_for(P_ALL, 0, info, WNOHANG | WNOWAIT, nullptr)) {
     const auto pid = info.si_pid;
     const auto i = leaders_.find(pid);
@@ -210,10 +309,10 @@ std::optional<exit_of> wards::reap(pid_t special) {
     wait_for(P_PID, pid, info, WNOHANG, &usage);
     if (members_.reaped(pid))
       continue;
-    const bool by_itself = info.si_code == CLD_EXITED;
+    if (x == nullptr && pid != special && starts_something())
+      unclaimed_[pid] = {info, usage};
     if (pid == special)
-      result = exit_of{pid, by_itself ? info.si_status : -1,
-                       by_itself ? 0 : info.si_status};
+      result = exit_of_child(pid, info);
     if (x == nullptr)
       continue;
     leaders_.erase(i);
@@ -313,11 +412,11 @@ void wards::on_time() {
   }
 }
 
-bool wards::kill_all(pid_t special) {
+bool wards::kill_all() {
+  pool_.reset();
   for (const auto& [pid, number] : leaders_)
     ::kill(-pid, SIGKILL);
-  auto left = children_of(::getpid());
-  std::erase(left, special);
+  const auto left = children_of(::getpid());
   // What is below them becomes ours with their ends.
   for (const auto x : left)
     ::kill(x, SIGKILL);

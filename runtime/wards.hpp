@@ -7,12 +7,17 @@
 // by now. A life has ended when nothing of it is left. As all of it becomes our
 // children sooner or later, the kernel tells of each end. Timers exist for what
 // does not die of SIGKILL (10 s), and for an orphan's variable.
+//
+// Programs are executed on threads of their own (spawn_pool.hpp), so that a
+// file system that does not answer holds up nobody else. What these threads
+// start is not among the children of the thread that asks for orphans.
 #pragma once
 
 #include "pup/runtime/guard_protocol.hpp"
 #include "pup/runtime/membership.hpp"
 #include "pup/runtime/out_of_memory.hpp"
 #include "pup/runtime/process.hpp"
+#include "pup/runtime/spawn_pool.hpp"
 
 #include <chrono>
 #include <csignal>
@@ -34,14 +39,15 @@ struct ward {
   std::uint64_t number = 0;
   std::string key;
   std::uint64_t life = 0;
-  pid_t pid = 0;  ///< of the leader
+  pid_t pid = 0;  ///< of the leader; 0: it starts
   std::chrono::steady_clock::time_point begun{};
   std::string mark;
   enum class phase : std::uint8_t {
+    starts,  ///< the leader has not executed its program yet
     runs,
     remains,  ///< the leader has ended, the life has not
     ended,
-  } now = phase::runs;
+  } now = phase::starts;
   guard::leader_ended rest;  ///< complete when it was told
   bool told = false;         ///< `rest` was
   guard::ended end;          ///< complete when it has ended
@@ -54,6 +60,27 @@ struct ward {
   /// Processes that have had the stop signal, or SIGKILL, each by its start.
   std::map<pid_t, std::uint64_t> stopped;
   std::map<pid_t, std::uint64_t> killed;
+
+  template <class Archive>
+  friend void transfer(Archive& a, ward& x) {
+    a(x.number, x.key, x.life, x.pid, x.begun, x.mark, x.now, x.told,
+      x.unsure_until, x.killed_until, x.group_stopped, x.stopped, x.killed);
+    transfer_message(a, x.rest);
+    transfer_message(a, x.end);
+  }
+
+private:
+  template <class Archive, class T>
+  static void transfer_message(Archive& a, T& x) {
+    guard::packet packet;
+    packet.bytes = guard::encode(x).bytes;
+    a(packet.bytes);
+    const auto message = guard::decode(packet);
+    const auto* same = std::get_if<T>(&message);
+    a.require(same != nullptr);
+    if (same != nullptr)
+      x = *same;
+  }
 };
 
 /// How a process that is no ward ended.
@@ -63,13 +90,33 @@ struct exit_of {
   int signal = 0;
 };
 
-/// One thread.
+/// One thread, which is the main one: orphans become its children.
 class wards {
 public:
   using time_point = std::chrono::steady_clock::time_point;
 
-  /// Starts a program; `x.request` is used up. The pidfd is the caller's.
-  std::variant<child, os_fault> start(guard::start& x);
+  /// After the dispositions of signals are set.
+  wards();
+
+  /// Readable when take_starts() has something to do.
+  [[nodiscard]] int starts() const noexcept {
+    return started_.get();
+  }
+  void take_starts();
+
+  /// Begins to start a program; news() tells what has become of it. `owned`:
+  /// what the request names.
+  void start(guard::start& x, std::vector<unique_fd> owned);
+  /// Some start is under way.
+  [[nodiscard]] bool starts_something() const;
+  /// So many wait for their turn that no more should be begun for now.
+  [[nodiscard]] bool is_congested() const;
+
+  /// Begins to start a child that is no life. One at a time.
+  void start_apart(spawn_request request, std::vector<unique_fd> owned);
+  /// What has become of it, once: its pid, or why there is none.
+  std::optional<std::variant<pid_t, os_fault>> started_apart();
+  void give_up_apart();
 
   [[nodiscard]] ward* find(std::uint64_t number);
   [[nodiscard]] const std::map<std::uint64_t, ward>& all() const {
@@ -84,29 +131,43 @@ public:
   /// Nothing while it has not ended.
   void forget(std::uint64_t number);
 
-  /// A child of ours that is no life.
-  void set_apart(pid_t pid) {
-    members_.set_apart(pid);
-  }
-
-  /// After SIGCHLD: reaps all that has ended. `special`, a child that is no
-  /// life, is left to the caller: what became of it, if it has ended.
+  /// After SIGCHLD, and after started_apart(): reaps all that has ended. What
+  /// became of `special`, a child that is no life, if it has.
   std::optional<exit_of> reap(pid_t special);
 
-  /// What has happened since the last call: leader_ended, ended, strays.
+  /// What has happened since the last call: started, start_failed,
+  /// leader_ended, ended, strays.
   std::vector<guard::message> news();
   [[nodiscard]] const std::vector<std::string>& strays() const {
     return strays_;
+  }
+
+  /// For a successor of this program (exec), while nothing is starting.
+  void before_transfer() {
+    members_.close_questions();
+  }
+  template <class Archive>
+  friend void transfer(Archive& a, wards& x) {
+    a(x.wards_, x.leaders_, x.remaining_, x.members_, x.strays_, x.has_scope_);
   }
 
   /// When on_time() is due.
   [[nodiscard]] std::optional<time_point> deadline() const;
   void on_time();
 
-  /// SIGKILL to all children that are left but `special`. False: there was none.
-  bool kill_all(pid_t special);
+  /// SIGKILL to all children that are left; starts nothing any more. False:
+  /// there was none.
+  bool kill_all();
 
 private:
+  struct end_of_child {
+    siginfo_t info{};
+    rusage usage{};
+  };
+
+  void forget_namesake(const child& x);
+  void began(std::uint64_t number, pid_t pid);
+  void failed(std::uint64_t number, const os_fault& fault);
   ward* find_living(std::uint64_t number);
   void leader_ended(ward& x, const siginfo_t& info, const rusage& usage);
   void settle();
@@ -115,13 +176,19 @@ private:
   void end(ward& x);
 
   std::map<std::uint64_t, ward> wards_;
+  std::map<std::uint64_t, life_traits> starting_;
   std::unordered_map<pid_t, std::uint64_t> leaders_;  // unreaped ones
+  // Of children that may have been started by a thread which has not said so.
+  std::unordered_map<pid_t, end_of_child> unclaimed_;
   std::set<std::uint64_t> remaining_;
   membership members_;
   std::vector<guard::message> news_;
   std::vector<std::string> strays_;
   oom_witness memory_;
   bool has_scope_ = false;
+  std::optional<std::variant<pid_t, os_fault>> apart_;
+  unique_fd started_;  // an eventfd
+  std::optional<spawn_pool> pool_;
 };
 
 }  // namespace pup

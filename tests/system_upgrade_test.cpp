@@ -21,15 +21,16 @@ pid_t supervisor(const sandbox& box) {
   return box.status().at("pid").to_number<pid_t>();
 }
 
-/// Of all instances, by id.
+/// Of all instances that have a process, by id.
 std::map<std::string, pid_t> pids(const sandbox& box) {
   std::map<std::string, pid_t> result;
   const auto status = box.status();
   for (const auto& x : status.at("processes").as_array()) {
     const auto& unit = x.as_object();
     if (!unit.contains("instances")) {
-      result[unit.at("id").as_string().c_str()] =
-          unit.at("pid").to_number<pid_t>();
+      if (!unit.at("pid").is_null())
+        result[unit.at("id").as_string().c_str()] =
+            unit.at("pid").to_number<pid_t>();
       continue;
     }
     for (const auto& y : unit.at("instances").as_array())
@@ -38,12 +39,21 @@ std::map<std::string, pid_t> pids(const sandbox& box) {
   return result;
 }
 
+std::string state_of(const sandbox& box, const std::string& id) {
+  return box.unit(id).at("state").as_string().c_str();
+}
+
 std::string warnings(const sandbox& box) {
   std::string result;
   const auto status = box.status();
   for (const auto& x : status.at("warnings").as_array())
     result += std::string{x.as_string().c_str()} + '\n';
   return result;
+}
+
+bool is_executing(pid_t pid, const std::filesystem::path& program) {
+  return std::filesystem::equivalent("/proc/" + std::to_string(pid) + "/exe",
+                                     program);
 }
 
 bool contains(const std::string& text, const std::string& what) {
@@ -58,8 +68,8 @@ std::string inheriting(const port_range& ports, std::uint16_t first) {
 }
 
 /// A world whose pup can be replaced.
-struct installed : sandbox {
-  installed() {
+struct installation : sandbox {
+  installation() {
     install_pup();
   }
 
@@ -74,18 +84,25 @@ struct installed : sandbox {
     REQUIRE(started.code == 0);
   }
 
-  /// What stands there now is not pup.
-  void replace_pup(const std::string& script) {
-    const auto path = write("bin/pup.new", script);
+  std::filesystem::path installed(const std::string& program) const {
+    return std::filesystem::path{pup_program}.replace_filename(program);
+  }
+
+  /// What stands there now is not pup, or not its guardian.
+  void replace(const std::string& program, const std::string& script) {
+    const auto path = write("bin/" + program + ".new", script);
     std::filesystem::permissions(path, std::filesystem::perms::owner_all);
-    std::filesystem::rename(path, pup_program);
+    std::filesystem::rename(path, installed(program));
+  }
+  void replace_pup(const std::string& script) {
+    replace("pup", script);
   }
 };
 
 }  // namespace
 
 SCENARIO("an upgrade under load: no request fails, no process is restarted") {
-  installed box;
+  installation box;
   const port_range ports{12};
   // Numbers its lines, and is mostly in the middle of one.
   const std::string ticker = R"({"id": "ticker", "cmd":
@@ -116,7 +133,9 @@ SCENARIO("an upgrade under load: no request fails, no process is restarted") {
     CHECK(contains(upgraded.out, "pid " + std::to_string(now) + ", was pid "
                                      + std::to_string(former)));
     CHECK(pids(box) == before);
+    // The same process, from the file that is there now.
     CHECK(only(box.guardians()) == guardian);
+    CHECK(is_executing(guardian, box.installed("pup-guardian")));
     REQUIRE(proxied.serves(200));
     REQUIRE(inherited.serves(200));
     former = now;
@@ -155,7 +174,7 @@ SCENARIO("an upgrade under load: no request fails, no process is restarted") {
 }
 
 SCENARIO("what is on the disk is no pup: the former program goes on") {
-  installed box;
+  installation box;
   const port_range ports{5};
   box.write("config.json", config({web(ports, 2)}));
   box.start();
@@ -205,7 +224,7 @@ SCENARIO("what is on the disk is no pup: the former program goes on") {
 }
 
 SCENARIO("what a program has noted that did not come up is dropped") {
-  installed box;
+  installation box;
   const port_range ports{6};
   box.write(
       "config.json",
@@ -232,8 +251,76 @@ SCENARIO("what a program has noted that did not come up is dropped") {
   CHECK(box.end() == "");
 }
 
+SCENARIO(
+    "a guardian keeps what it knows when another program takes its place") {
+  installation box;
+  // One runs, one has ended for good, one leaves somebody who takes a while.
+  box.write("config.json",
+            config({R"({"id": "runs", "cmd":
+    "sleep 1001 & setsid sleep 1002 & wait"})",
+                    R"({"id": "ended", "cmd": ["true"], "restart": "never"})",
+                    R"({"id": "expires", "terminateTimeout": 60,
+    "cmd": "sh -c 'trap \"\" TERM; sleep 1003; sleep 1004' & exec sleep 1005"})"}));
+  box.start();
+  REQUIRE(wait_until([&] { return box.running().size() >= 7; }));
+  const auto guardian = only(box.guardians());
+  REQUIRE(::kill(pids(box).at("expires"), SIGTERM) == 0);
+  REQUIRE(wait_until([&] { return state_of(box, "expires") == "stopping"; }));
+  const auto before = pids(box);
+  for (int round = 0; round < 3; ++round) {
+    box.install_pup();
+    const auto upgraded = box.pup({"upgrade"});
+    CHECK(upgraded.err == "");
+    REQUIRE(upgraded.code == 0);
+    CHECK(only(box.guardians()) == guardian);
+    CHECK(is_executing(guardian, box.installed("pup-guardian")));
+  }
+  CHECK(pids(box) == before);
+  CHECK(state_of(box, "expires") == "stopping");
+  CHECK(state_of(box, "ended") == "finished");
+  // What belongs to whom is known still, also what has left the session.
+  CHECK(box.pup({"stop", "runs"}).code == 0);
+  CHECK(box.pup({"terminate"}).code == 0);
+  CHECK(box.running().empty());
+  CHECK(box.end() == "");
+}
+
+SCENARIO("a guardian that another one does not understand stays, and says so") {
+  installation box;
+  box.write("config.json",
+            config({R"({"id": "a", "cmd": ["sleep", "1000"]})"}));
+  box.start();
+  const auto before = pids(box);
+  const auto former = supervisor(box);
+  const auto guardian = only(box.guardians());
+  std::string how;
+  SECTION("it is another program") {
+    box.replace("pup-guardian", "#!/bin/sh\nexit 3\n");
+    how = "does not understand";
+  }
+  SECTION("it cannot be executed") {
+    box.replace("pup-guardian", "nothing");
+    how = "cannot be executed";
+  }
+  SECTION("it is killed") {
+    box.replace("pup-guardian", "#!/bin/sh\nkill -9 $$\n");
+    how = "SIGKILL";
+  }
+  const auto upgraded = box.pup({"upgrade"});
+  CHECK(upgraded.code == 0);  // of the supervisor
+  CHECK(supervisor(box) != former);
+  CHECK(only(box.guardians()) == guardian);
+  CHECK(pids(box) == before);
+  const auto log = box.read("state/pup/pup.log");
+  INFO(log);
+  CHECK(contains(log, how));
+  CHECK(contains(log, "pup terminate and pup start"));
+  CHECK(box.pup({"restart", "a"}).code == 0);
+  CHECK(box.end() == "");
+}
+
 SCENARIO("an upgrade that cannot begin changes nothing") {
-  installed box;
+  installation box;
   box.write("config.json",
             config({R"({"id": "a", "cmd": ["sleep", "1000"]})"}));
   CHECK(box.pup({"upgrade"}).code == 3);
@@ -264,7 +351,7 @@ SCENARIO("an upgrade that cannot begin changes nothing") {
 }
 
 SCENARIO("what a former supervisor carries is drained as well") {
-  installed box;
+  installation box;
   const port_range ports{5};
   box.write("config.json", config({web(ports, 2)}));
   box.start();
@@ -313,7 +400,7 @@ SCENARIO("what a former supervisor carries is drained as well") {
 }
 
 SCENARIO("terminate also ends one that still carries a connection") {
-  installed box;
+  installation box;
   const port_range ports{5};
   box.write("config.json", config({web(ports, 2, R"("drainTimeoutMs": 500)")}));
   box.start();

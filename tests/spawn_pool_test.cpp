@@ -1,0 +1,210 @@
+// Starts that nobody waits for, with programs that do not answer.
+#include "pup/runtime/spawn_pool.hpp"
+
+#include "catch.hpp"
+#include "child_process.hpp"
+#include "held_file.hpp"
+
+#include <condition_variable>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <mutex>
+#include <thread>
+
+#include <sys/wait.h>
+
+namespace {
+
+using namespace pup;
+using namespace std::chrono_literals;
+using test::held_file;
+using test::patience;
+using test::temporary_folder;
+
+/// A pool, and what has become of its starts.
+class watched_pool {
+public:
+  spawn_pool& operator*() {
+    return pool_;
+  }
+  spawn_pool* operator->() {
+    return &pool_;
+  }
+
+  void start(std::uint64_t number, const std::string& program) {
+    pool_.start(number, {{program}, {}, "/", -1, -1, -1}, {});
+  }
+
+  /// Waits until it is decided.
+  std::variant<child, os_fault>& operator[](std::uint64_t number) {
+    const auto deadline = std::chrono::steady_clock::now() + patience;
+    while (!is_decided(number)) {
+      std::unique_lock lock{mutex_};
+      REQUIRE(news_.wait_until(lock, deadline, [&] { return told_; }));
+      told_ = false;
+    }
+    return decided_.at(number);
+  }
+
+  bool is_decided(std::uint64_t number) {
+    for (auto& x : pool_.take())
+      decided_.emplace(x.number, std::move(x.what));
+    return decided_.count(number) != 0;
+  }
+
+private:
+  std::mutex mutex_;
+  std::condition_variable news_;
+  bool told_ = false;
+  std::map<std::uint64_t, std::variant<child, os_fault>> decided_;
+  spawn_pool pool_{[this] {
+    const std::lock_guard lock{mutex_};
+    told_ = true;
+    news_.notify_one();
+  }};
+};
+
+siginfo_t end_of(const std::variant<child, os_fault>& x) {
+  const auto* born = std::get_if<child>(&x);
+  REQUIRE(born != nullptr);
+  siginfo_t info{};
+  REQUIRE(
+      ::waitid(P_PIDFD, static_cast<id_t>(born->pidfd.get()), &info, WEXITED)
+      == 0);
+  return info;
+}
+
+bool succeeded(const std::variant<child, os_fault>& x) {
+  const auto info = end_of(x);
+  return info.si_code == CLD_EXITED && info.si_status == 0;
+}
+
+bool was_killed(const std::variant<child, os_fault>& x) {
+  const auto info = end_of(x);
+  return info.si_code == CLD_KILLED && info.si_status == SIGKILL;
+}
+
+std::string copy_of_true(const temporary_folder& folder) {
+  const auto path = folder.path() + "/true";
+  std::filesystem::copy_file("/bin/true", path);
+  return path;
+}
+
+bool cannot_hold(const held_file& x) {
+  if (!x)
+    WARN("this file system knows no leases: no program can be held up");
+  return !x;
+}
+
+}  // namespace
+
+TEST_CASE("programs are started, and failures told as by spawn()") {
+  watched_pool pool;
+  pool.start(1, "/bin/true");
+  pool.start(2, "/no/such");
+  pool.start(3, "/bin/true");
+  CHECK(succeeded(pool[1]));
+  CHECK(std::get<os_fault>(pool[2]).call == "exec");
+  CHECK(std::get<os_fault>(pool[2]).code == ENOENT);
+  CHECK(succeeded(pool[3]));
+  CHECK_FALSE(pool->busy());
+}
+
+TEST_CASE("descriptors are kept until they are passed on") {
+  const temporary_folder folder;
+  const auto path = folder.path() + "/out";
+  watched_pool pool;
+  std::vector<unique_fd> owned;
+  owned.emplace_back(
+      ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+  const auto out = owned.front().get();
+  pool->start(1, {{"/bin/echo", "hello"}, {}, "/", -1, out, -1},
+              std::move(owned));
+  CHECK(succeeded(pool[1]));
+  std::string line;
+  std::getline(std::ifstream{path}, line);
+  CHECK(line == "hello");
+  CHECK(::fcntl(out, F_GETFD) < 0);
+}
+
+TEST_CASE("a program that does not answer holds up no other start") {
+  const temporary_folder folder;
+  const auto program = copy_of_true(folder);
+  held_file held{program};
+  if (cannot_hold(held))
+    return;
+  watched_pool pool;
+  pool.start(1, program);
+  for (std::uint64_t i = 2; i < 30; ++i)
+    pool.start(i, "/bin/true");
+  for (std::uint64_t i = 2; i < 30; ++i)
+    CHECK(succeeded(pool[i]));
+  CHECK_FALSE(pool.is_decided(1));
+  CHECK(pool->busy());
+  held.release();
+  CHECK(succeeded(pool[1]));
+}
+
+TEST_CASE("a start that takes long can be killed") {
+  const temporary_folder folder;
+  const auto program = copy_of_true(folder);
+  held_file held{program};
+  if (cannot_hold(held))
+    return;
+  watched_pool pool;
+  pool.start(1, program);
+  // Begins when the first one has been under way for a while.
+  for (std::uint64_t i = 2; i < 5; ++i)
+    pool.start(i, "/bin/true");
+  for (std::uint64_t i = 2; i < 5; ++i)
+    CHECK(succeeded(pool[i]));
+  pool->kill(1);
+  CHECK(was_killed(pool[1]));
+}
+
+TEST_CASE("more starts that take long than fit are refused, not queued") {
+  const temporary_folder folder;
+  const auto program = copy_of_true(folder);
+  held_file held{program};
+  if (cannot_hold(held))
+    return;
+  watched_pool pool;
+  const auto most = bounds::starts_at_once;
+  // The last one begins after most × patience at the latest.
+  for (std::uint64_t i = 1; i <= most; ++i)
+    pool.start(i, program);
+  while (pool->waiting() > 0)
+    std::this_thread::yield();
+  pool.start(most + 1, "/bin/true");
+  CHECK(std::get<os_fault>(pool[most + 1]).code == EAGAIN);
+  pool->kill(1);
+  CHECK(was_killed(pool[1]));
+  pool.start(most + 2, "/bin/true");
+  CHECK(succeeded(pool[most + 2]));
+  held.release();
+  for (std::uint64_t i = 2; i <= most; ++i)
+    CHECK(succeeded(pool[i]));
+}
+
+TEST_CASE("no start survives its pool") {
+  const temporary_folder folder;
+  const auto program = copy_of_true(folder);
+  held_file held{program};
+  if (cannot_hold(held))
+    return;
+  {
+    watched_pool pool;
+    pool.start(1, program);
+    for (std::uint64_t i = 2; i < 5; ++i)
+      pool.start(i, "/bin/cat");  // waits for nothing: /dev/null
+    CHECK(succeeded(pool[2]));
+    CHECK(succeeded(pool[3]));
+    CHECK(succeeded(pool[4]));
+  }
+  // Its threads reap what was under way.
+  siginfo_t info{};
+  while (::waitid(P_ALL, 0, &info, WEXITED | WNOWAIT) == 0)
+    std::this_thread::yield();
+  CHECK(errno == ECHILD);
+}
