@@ -79,6 +79,11 @@ constexpr std::uint32_t state_version = 1;
 // For what is left at the very end.
 constexpr std::chrono::seconds end_timeout{5};
 
+// So many are left for looks at processes, when the supervisor has sent as many
+// as there is room for: a life must not count as ended because nobody could see
+// what is left of it.
+constexpr rlim_t reserved_descriptors = 16;
+
 // Held descriptors are numbered from here on: those below come and go with
 // messages, and a launch costs the less the lower it finds its own.
 constexpr int first_held = 64;
@@ -98,12 +103,36 @@ sigset_t heard_signals() {
   return result;
 }
 
+/// While it lives what comes with messages leaves room for other things.
+class descriptors_reserved {
+public:
+  descriptors_reserved() {
+    ::getrlimit(RLIMIT_NOFILE, &before_);
+    auto less = before_;
+    less.rlim_cur -= std::min(reserved_descriptors, less.rlim_cur);
+    ::setrlimit(RLIMIT_NOFILE, &less);
+  }
+  descriptors_reserved(const descriptors_reserved&) = delete;
+  descriptors_reserved& operator=(const descriptors_reserved&) = delete;
+  ~descriptors_reserved() {
+    ::setrlimit(RLIMIT_NOFILE, &before_);
+  }
+
+private:
+  rlimit before_{};
+};
+
 /// What all the rest relies on.
 void set_up_process() {
   for (int fd = 0; fd < 3; ++fd)
     if (::fcntl(fd, F_GETFD) < 0)
       static_cast<void>(::open("/dev/null", O_RDWR));
   raise_descriptor_limit();
+  // It varies from now on.
+  rlimit limit{};
+  ::getrlimit(RLIMIT_NOFILE, &limit);
+  if (programs_descriptor_limit() == 0)
+    set_programs_descriptor_limit(limit.rlim_cur);
   ::prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
   std::signal(SIGCHLD, SIG_DFL);
   std::signal(SIGPIPE, SIG_IGN);
@@ -480,6 +509,7 @@ private:
 
   void on_socket() {
     flush();
+    const descriptors_reserved guard;
     // What else is there comes after the signals had their turn.
     for (int i = 0; i < 64 && socket_ && waiting_.empty()
                     && !wards_.is_congested() && take_message();

@@ -373,7 +373,9 @@ public:
         != resources_.end();
     if (programs_soft_limit != 0 && !has_own) {
       resources_.push_back(RLIMIT_NOFILE);
-      limits_.push_back({programs_soft_limit, descriptors.rlim_max});
+      // It may have been lowered since.
+      limits_.push_back({std::min(programs_soft_limit, descriptors.rlim_max),
+                         descriptors.rlim_max});
     }
     in_cgroup_ = !request.cgroup_folder.empty();
   }
@@ -572,6 +574,8 @@ std::string attribute_object(std::string_view stage, unsigned index, int error,
     result = std::to_string(x.oom_score_adjust.value_or(0));
   else if (stage == "nice")
     result = std::to_string(x.nice.value_or(0));
+  else if (stage == "limit" && index >= x.limits.size())
+    return "nofile, as pup was given it";
   else if (stage == "limit")
     result = std::string{name_of_resource(x.limits[index].resource)} + ' '
              + number_text(x.limits[index].hard);

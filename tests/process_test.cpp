@@ -10,6 +10,8 @@
 #include "pup/runtime/process.hpp"
 #include "pup/runtime/usage.hpp"
 
+#include "held_file.hpp"
+
 #include <boost/asio/io_context.hpp>
 
 #include <algorithm>
@@ -1019,6 +1021,35 @@ TEST_CASE("a life can be stopped before it begins") {
   w.await("exited", "c");
   CHECK(w.story("a") == names{"failed"});
   CHECK(w.story("b").empty());
+}
+
+TEST_CASE("a program that does not answer holds up no other life") {
+  const temporary_folder folder;
+  const auto program = (folder.path / "program").string();
+  fs::copy_file("/bin/sleep", program);
+  test::held_file held{program};
+  if (!held) {
+    WARN("this file system knows no leases: no program can be held up");
+    return;
+  }
+  {
+    world w;
+    for (const auto* key : {"killed", "abandoned", "left"})
+      w.launch(key, {program, "1000"});
+    w.launch("a", {"true"});
+    CHECK(w.await("exited", "a").status.code == 0);
+    CHECK(w.story("killed").empty());
+    w.all->kill_group("killed", 1);
+    CHECK(w.await("exited", "killed").status.signal == SIGKILL);
+    w.all->abandon("abandoned", 1);
+    w.run_until([&] { return w.all->size() == 1; });
+    CHECK(w.story("abandoned").empty());
+  }
+  // The one that was under way is reaped by its thread.
+  siginfo_t info{};
+  while (::waitid(P_ALL, 0, &info, WEXITED | WNOWAIT) == 0)
+    std::this_thread::yield();
+  CHECK(errno == ECHILD);
 }
 
 TEST_CASE("an abandoned process is ended without a word") {

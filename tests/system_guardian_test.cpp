@@ -9,6 +9,7 @@
 #include <fstream>
 #include <sstream>
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 using namespace pup::test;
@@ -470,5 +471,29 @@ SCENARIO("a program that does not answer holds up no other process") {
   }
   held.release();
   starting.wait();
+  CHECK(box.end() == "");
+}
+
+SCENARIO("a guardian without a free descriptor sees what is left of a life") {
+  sandbox box;
+  std::vector<std::string> processes{R"({"id": "tree", "terminateTimeout": 20,
+    "cmd": "setsid sh -c 'trap \"\" TERM; sleep 1001; sleep 1002' & exec sleep 1003"})"};
+  for (int i = 0; i < 70; ++i)
+    processes.push_back(R"({"id": "a)" + std::to_string(i)
+                        + R"(", "cmd": ["sleep", "1000"], "autostart": false,
+                            "restart": "never"})");
+  box.write("config.json", config(processes));
+  start(box);
+  const auto guardian = only(box.guardians());
+  // Fewer than its processes have been promised (their soft limit).
+  const rlimit few{100, 100};
+  REQUIRE(::prlimit(guardian, RLIMIT_NOFILE, &few, nullptr) == 0);
+  const auto refused = box.pup({"start", "all"});
+  CHECK(refused.code == 1);
+  CHECK(contains(refused.err, "Too many open files"));
+  const auto tree = pid_of(box, "tree");
+  REQUIRE(::kill(tree, SIGKILL) == 0);
+  CHECK(wait_until(
+      [&] { return text_of(box.unit("tree").at("state")) == "stopping"; }));
   CHECK(box.end() == "");
 }
