@@ -232,6 +232,14 @@ std::optional<std::int64_t> whole_number(std::string_view text) {
   return result;
 }
 
+bool is_variable(std::string_view name) {
+  return !name.empty() && !is_digit(name.front())
+         && std::all_of(name.begin(), name.end(), [](char c) {
+              return c == '_' || is_digit(c) || (c >= 'a' && c <= 'z')
+                     || (c >= 'A' && c <= 'Z');
+            });
+}
+
 std::string seconds_of(std::int64_t ms) {
   auto result = std::to_string(ms / 1'000);
   if (ms % 1'000 == 0)

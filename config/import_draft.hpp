@@ -82,6 +82,8 @@ std::vector<std::string> escaped(std::vector<std::string> words);
 
 std::string_view trimmed(std::string_view text);
 std::optional<std::int64_t> whole_number(std::string_view text);
+/// Whether a shell could name a variable so.
+bool is_variable(std::string_view name);
 /// Seconds from milliseconds: 1600 -> "1.6".
 std::string seconds_of(std::int64_t ms);
 /// One word for a POSIX shell, in quotes where it needs them.

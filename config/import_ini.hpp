@@ -43,7 +43,7 @@ public:
 
   const ini_section* find(std::string_view name) const;
 
-private:
+  /// Makes one where there is none.
   ini_section& section(const std::string& name);
 };
 

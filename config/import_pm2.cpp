@@ -82,6 +82,21 @@ bool is_spelling(std::string_view key, std::string_view known) {
   return key == known || key == camel(known);
 }
 
+// Where a key has two spellings, PM2 takes what is false, 0 or empty for
+// missing.
+bool is_given(std::string_view key, const json_value& x) {
+  switch (x.kind()) {
+    case json_kind::null:
+      return false;
+    case json_kind::boolean:
+      return x.truth() || key.find('_') == key.npos;
+    case json_kind::number:
+      return x.raw() != "0" || key.find('_') == key.npos;
+    default:
+      return true;
+  }
+}
+
 bool is_blank(char c) {
   return c == ' ' || c == '\t' || c == '\n' || c == '\r';
 }
@@ -180,11 +195,13 @@ private:
   script_kind script_at(const std::string& path) const;
   void folder();
   void environment();
+  void variable(const std::string& name, const json_value& value);
   void inherited();
   void instances();
   void balance(std::int64_t first, const std::optional<std::string>& step);
   void restarts();
   std::int64_t least_uptime();
+  std::int64_t delays_of(std::int64_t count, std::int64_t bound);
   void limit();
   void delays();
   void clock();
@@ -221,8 +238,7 @@ private:
 
 std::optional<json_value> application::find(std::string_view key) const {
   for (const auto& member : x_.members())
-    if (is_spelling(member.key.string(), key)
-        && member.value.kind() != json_kind::null)
+    if (is_spelling(member.key.string(), key) && is_given(key, member.value))
       return member.value;
   return std::nullopt;
 }
@@ -242,6 +258,9 @@ std::optional<std::string> application::text(
     std::initializer_list<std::string_view> keys) {
   const auto x = take(keys);
   if (!x)
+    return std::nullopt;
+  // To PM2 an empty text is none.
+  if (x->kind() == json_kind::string && x->string().empty())
     return std::nullopt;
   if (x->kind() == json_kind::string)
     return std::string{x->string()};
@@ -377,6 +396,9 @@ bool application::command() {
   argv.push_back(*script);
   argv.insert(argv.end(), arguments.begin(), arguments.end());
   result_.set("cmd", json_of(escaped(argv)));
+  if (with == "python3" && !find("interpreter") && !find("exec_interpreter"))
+    common("script",
+           "is run by python3; PM2 takes `python` where there is one");
   // Else lines come when a buffer is full.
   if (with && with->find("python") != std::string::npos)
     env_.emplace("PYTHONUNBUFFERED", "1");
@@ -422,17 +444,23 @@ void application::inherited() {
        "is");
 }
 
+void application::variable(const std::string& name, const json_value& value) {
+  if (name.empty() || name.find('=') != name.npos
+      || name.find('\0') != name.npos)
+    return note("env",
+                quote(name) + " cannot name a variable and was left out");
+  env_[name] = escape_placeholders(value.kind() == json_kind::string
+                                       ? std::string{value.string()}
+                                       : stringified(value));
+}
+
 void application::environment() {
   if (const auto env = take({"env"})) {
     if (env->kind() != json_kind::object)
       note("env", "is no object and was left out");
     else
       for (const auto& member : env->members())
-        if (member.value.kind() != json_kind::null)
-          env_[std::string{member.key.string()}] =
-              escape_placeholders(member.value.kind() == json_kind::string
-                                      ? std::string{member.value.string()}
-                                      : stringified(member.value));
+        variable(std::string{member.key.string()}, member.value);
   }
   if (const auto port = number({"port"}))
     env_["PORT"] = std::to_string(*port);
@@ -453,8 +481,7 @@ void application::instances() {
       text({"exec_mode"}).value_or(given && is_node_ ? "cluster" : "fork");
   const auto step = text({"increment_var"});
   const auto index = text({"instance_var"}).value_or("NODE_APP_INSTANCE");
-  if (given)
-    env_.emplace(index, "%{index}");
+  env_.emplace(index, "%{index}");
   // "max" is 0, and what is no number PM2 takes for that.
   const auto number = given ? whole_number(*given).value_or(0) : 1;
   const auto is_shared = mode.starts_with("cluster");
@@ -534,6 +561,21 @@ std::int64_t application::least_uptime() {
   return usual_min_uptime_ms;
 }
 
+/// How long PM2 waits between so many lives, up to `bound`.
+std::int64_t application::delays_of(std::int64_t count, std::int64_t bound) {
+  const auto grows = number({"exp_backoff_restart_delay"});
+  auto delay = grows ? grows : number({"restart_delay"});
+  if (!delay)
+    return 0;
+  std::int64_t sum = 0;
+  for (; count > 0 && sum < bound; --count) {
+    sum += *delay;
+    if (grows)
+      delay = std::min(most_backoff_ms, *delay * 3 / 2);
+  }
+  return sum;
+}
+
 /// PM2's limit is one of quick ends in its first seconds: later ones it does
 /// not count.
 void application::limit() {
@@ -543,16 +585,7 @@ void application::limit() {
     return;
   const auto most = std::min<std::int64_t>(given.value_or(usual_max_restarts),
                                            bounds::restarts);
-  if (most == 0) {
-    restarts_ = false;
-    result_.set("restart", json_of("never"));
-    return;
-  }
-  const auto delay = find("exp_backoff_restart_delay")
-                         ? most_backoff_ms
-                         : std::min(number({"restart_delay"}).value_or(0),
-                                    bounds::duration_ms);
-  const auto is_reached = (most - 1) * delay < most * uptime;
+  const auto is_reached = delays_of(most - 1, most * uptime) < most * uptime;
   if (given && !is_reached)
     return note("max_restarts",
                 "has no effect in PM2 with such a delay, and was left out; set "
@@ -722,6 +755,8 @@ void application::watching() {
     paths.push_back(folder_.empty() ? "." : folder_);
   for (const auto& path :
        is_flag || !watch ? std::vector<std::string>{} : words({"watch"})) {
+    if (path.empty())
+      continue;
     const auto pattern = path.find_first_of("*?[{!");
     if (pattern != std::string::npos)
       note("watch", quote(path) + " is a pattern and was left out; name its "

@@ -2,6 +2,7 @@
 // all that PM2 knew of it and with the environment of the shell that started
 // it. Made an ecosystem file of, which import_pm2.cpp reads.
 #include "pup/config/import_draft.hpp"
+#include "pup/config/words.hpp"
 
 #include <algorithm>
 #include <array>
@@ -140,14 +141,15 @@ std::string application_of(const entry& x, std::vector<std::string>& left_out) {
                  {"cwd", json_of(text_of(process, "pm_cwd"))}};
   if (const auto with = text_of(process, "exec_interpreter"); !with.empty())
     result.emplace_back("interpreter", json_of(with));
+  // PM2 starts nothing that was stopped.
+  const auto is_stopped = text_of(process, "status") == "stopped";
   for (const auto key : same_keys)
-    if (const auto value = member_of(process, key))
+    if (const auto value = member_of(process, key);
+        value && !(is_stopped && key == "autostart"))
       result.emplace_back(std::string{key}, std::string{value->raw()});
   if (x.count > 1 || text_of(process, "exec_mode").starts_with("cluster"))
     result.emplace_back("instances", std::to_string(x.count));
-  // PM2 starts nothing that was stopped.
-  if (text_of(process, "status") == "stopped"
-      && !member_of(process, "autostart"))
+  if (is_stopped)
     result.emplace_back("autostart", "false");
   result.emplace_back("env", json_of(environment_of(
                                  process, text_of(process, "name"), left_out)));
@@ -172,20 +174,18 @@ bool is_pm2_dump(const json_value& root) {
 
 std::string ecosystem_of_dump(const json_value& root, draft& into) {
   std::string result = "[";
-  std::vector<std::string> left_out;
-  for (const auto& x : entries_of(root))
-    result.append(result.size() > 1 ? ",\n" : "")
-        .append(application_of(x, left_out));
-  std::sort(left_out.begin(), left_out.end());
-  left_out.erase(std::unique(left_out.begin(), left_out.end()), left_out.end());
-  if (!left_out.empty()) {
+  for (std::size_t i = 0; const auto& x : entries_of(root)) {
+    std::vector<std::string> left_out;
+    result.append(i > 0 ? ",\n" : "").append(application_of(x, left_out));
     std::string names;
     for (const auto& name : left_out)
       names.append(names.empty() ? "" : ", ").append(name);
-    into.note("env",
-              "variables of the shell that called `pm2 save` are left "
-              "out, as pup has its own: "
-                  + names);
+    if (!names.empty())
+      into.common_note(element_path("apps", i) + ".env",
+                       "variables of the shell that PM2 was called from are "
+                       "left out, as pup has its own: "
+                           + names);
+    ++i;
   }
   return result + "]";
 }

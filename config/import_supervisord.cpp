@@ -17,14 +17,14 @@ constexpr std::array<std::string_view, 4> own_sections{
     "unix_http_server", "supervisorctl", "rpcinterface:supervisor",
     "supervisord"};
 
-// Keys of a program that pup needs no word for: groups are always signalled as
-// a whole.
-constexpr std::array<std::string_view, 3> needless{"stopasgroup", "killasgroup",
-                                                   "priority"};
+// Sorted by it before anything else.
+constexpr std::array<std::string_view, 1> needless{"priority"};
 
 // supervisord's defaults where pup has others.
 constexpr std::int64_t usual_start_seconds = 1;
 constexpr std::int64_t usual_start_retries = 3;
+// It waits 1 s, 2 s, 3 s and so on; pup 1 s, 2 s, 4 s.
+constexpr std::int64_t usual_pause_ms = 1'000;
 constexpr std::int64_t usual_stop_seconds = 10;
 constexpr std::int64_t usual_log_bytes = std::int64_t{50} << 20;
 constexpr std::int64_t usual_log_backups = 10;
@@ -132,7 +132,7 @@ std::string expander::number(std::string_view key,
 
 std::string expander::placeholder(std::string_view key, std::string_view name,
                                   std::string_view conversion) {
-  if (name.starts_with("ENV_")) {
+  if (name.starts_with("ENV_") && is_variable(name.substr(4))) {
     const std::string variable{name.substr(4)};
     const auto found = env_.find(variable);
     return found != env_.end() ? found->second : "%{env:" + variable + '}';
@@ -203,7 +203,11 @@ variables variables_of(draft& into, const std::string& subject,
     if (quoted != '\0')
       into.note(subject, "the value of " + quote(name)
                              + " has a quote that is not closed; close it");
-    result[name] = value;
+    if (is_variable(name))
+      result[name] = value;
+    else
+      into.note(subject, quote(name) + " cannot name a variable and was left "
+                                       "out");
     left.remove_prefix(std::min(end + 1, left.size()));
   }
   return result;
@@ -260,7 +264,7 @@ private:
 std::optional<std::string> program::text(std::string_view key) {
   taken_.push_back(key);
   const auto* value = from_.find(key);
-  return value ? std::optional{*value} : std::nullopt;
+  return value && !value->empty() ? std::optional{*value} : std::nullopt;
 }
 
 std::optional<std::string> program::fixed(std::string_view key) {
@@ -268,6 +272,8 @@ std::optional<std::string> program::fixed(std::string_view key) {
   if (!value)
     return std::nullopt;
   auto result = expanded_(key, *value);
+  if (result.empty())
+    return std::nullopt;
   if (result.find("%{") == std::string::npos)
     return result;
   note(key, quote(*value)
@@ -347,7 +353,7 @@ bool program::command() {
   const auto given = text("command").value_or("");
   // First replaced, then split: so a value may be several words.
   const auto argv = split_words(expanded_("command", given));
-  if (!argv || argv->empty()) {
+  if (!argv || argv->empty() || argv->front().empty()) {
     note("command", argv ? "is empty; supervisord cannot start it, and it was "
                            "left out"
                          : "has a quote that is not closed; supervisord cannot "
@@ -362,9 +368,9 @@ bool program::command() {
     into_.common_note(result_.origin + " command",
                       "the value of a variable stays one argument, even if it "
                       "has blanks");
-  if (const auto folder = text("directory"))
-    result_.set("cwd",
-                json_of(joined(all_.folder, expanded_("directory", *folder))));
+  const auto folder = expanded_("directory", text("directory").value_or(""));
+  if (!folder.empty())
+    result_.set("cwd", json_of(joined(all_.folder, folder)));
   else if (!all_.folder.empty())
     result_.set("cwd", json_of(all_.folder));
   return true;
@@ -413,6 +419,9 @@ void program::restarts() {
   result_.ready_after(std::min(seconds, most_seconds) * 1'000);
   result_.set("startLimit", std::to_string(std::min<std::int64_t>(
                                 retries, bounds::restarts)));
+  // What waits for something else gets the time that it has there.
+  if (seconds > 0 && retries > 0)
+    result_.set("restartDelayMs", std::to_string(usual_pause_ms));
   if (seconds > 0 && !always)
     into_.common_note(
         result_.origin + " autorestart",
@@ -424,11 +433,14 @@ void program::restarts() {
 
 void program::exit_codes() {
   const auto codes = fixed("exitcodes");
-  if (!codes)
+  // There may be none: then no end is expected.
+  const auto* given = from_.find("exitcodes");
+  if (!codes && (!given || !given->empty()))
     return;
   constexpr std::int64_t most = 255;
   std::string list;
-  for (std::string_view left = *codes; !left.empty();) {
+  for (std::string_view left = codes ? *codes : std::string_view{};
+       !left.empty();) {
     const auto end = std::min(left.find(','), left.size());
     if (const auto code = whole_number(trimmed(left.substr(0, end)));
         code && *code >= 0 && *code <= most)
@@ -445,6 +457,11 @@ void program::stopping() {
   const auto seconds = number("stopwaitsecs").value_or(usual_stop_seconds);
   constexpr std::int64_t most = bounds::duration_ms / 1'000;
   result_.set("terminateTimeout", std::to_string(std::min(seconds, most)));
+  for (const auto key : {"stopasgroup", "killasgroup"})
+    if (!truth(key, true))
+      note(key,
+           "has no counterpart: all that belongs to a process is signalled "
+           "with it");
   const auto signal = fixed("stopsignal");
   if (!signal)
     return;
@@ -479,6 +496,8 @@ std::string program::log_file(std::string_view key, const std::string& value) {
     return {};
   }
   auto path = expanded_(key, value);
+  if (path.empty())
+    return path;
   if (path.starts_with("~/"))
     path.replace(0, 1, "%{env:HOME}");
   return joined(all_.folder, path);
@@ -593,7 +612,7 @@ shared shared_of(draft& into, const ini& all) {
   const auto is_daemon = !foreground || truth_of(*foreground) != true;
   const auto take = [&](std::string_view key) -> std::optional<std::string> {
     const auto* value = own->find(key);
-    if (!value)
+    if (!value || value->empty())
       return std::nullopt;
     auto text = expanded(key, *value);
     if (text.find("%{") == std::string::npos)
@@ -689,6 +708,8 @@ std::variant<imported, import_fault> import_supervisord(
     return *fault;
   if (auto fault = include(result, all, around))
     return *fault;
+  // supervisord takes no file without one, and a part of a file has none.
+  all.section("supervisord");
   all.spread_defaults();
   const auto common = shared_of(result, all);
   // The lower, the earlier; equal ones in the order of the file.

@@ -423,7 +423,7 @@ TEST_CASE("import: PM2 runs a job at its start and by the clock") {
     {"name": "none", "script": "a.js", "cron_restart": "0"},
     {"name": "odd", "script": "a.js", "cron_restart": "0 99 * * *"},
     {"name": "ended", "script": "a.js", "cron": "0 5 * * *",
-     "stop_exit_codes": 0}])",
+     "stop_exit_codes": [0]}])",
                         "x.json");
   auto spec = accepted(result);
   auto& job = process(spec, "job");
@@ -575,7 +575,8 @@ TEST_CASE("import: PM2 stops and gives up by its own defaults") {
      "min_uptime": "20s"},
     {"name": "slow", "script": "a.js", "max_restarts": 5,
      "restart_delay": 3000},
-    {"name": "never", "script": "a.js", "max_restarts": 0},
+    {"name": "never", "script": "a.js", "max_restarts": 0,
+     "stop_exit_codes": 0, "kill_timeout": 0, "autorestart": false},
     {"name": "grow", "script": "a.js", "exp_backoff_restart_delay": 200},
     {"name": "kept", "script": "a.js", "kill_timeout": 3000,
      "treekill": false, "max_memory_restart": "100K"},
@@ -599,6 +600,10 @@ TEST_CASE("import: PM2 stops and gives up by its own defaults") {
   CHECK_FALSE(process(spec, "slow").start_limit);
   CHECK(process(spec, "slow").restart_max_delay == std::chrono::seconds{3});
   CHECK(says(result, "apps[2].max_restarts", "has no effect in PM2"));
+  // What is 0 is as if it were not there.
+  CHECK(process(spec, "never").no_restart_exit_codes.empty());
+  CHECK(process(spec, "never").terminate_timeout
+        == std::chrono::milliseconds{1600});
   CHECK(process(spec, "never").restart == restart_policy::never);
   CHECK(process(spec, "grow").restart_delay == std::chrono::milliseconds{200});
   CHECK(process(spec, "grow").restart_max_delay == std::chrono::seconds{15});
@@ -625,7 +630,7 @@ TEST_CASE("import: what pm2 save has written") {
   "exec_mode": "cluster_mode", "env": {}},
  {"name": "job", "pm_exec_path": "/usr/bin/bash", "pm_cwd": "/srv",
   "exec_interpreter": "none", "exec_mode": "fork_mode", "status": "stopped",
-  "args": ["-c", "npm run job"], "env": {}}])",
+  "autostart": true, "args": ["-c", "npm run job"], "env": {}}])",
                         "dump.pm2");
   auto spec = accepted(result);
   REQUIRE(spec.processes.size() == 2);
@@ -642,7 +647,7 @@ TEST_CASE("import: what pm2 save has written") {
   CHECK(api.terminate_timeout == std::chrono::seconds{3});
   CHECK(spec.processes[1].argv == texts{"/usr/bin/bash", "-c", "npm run job"});
   CHECK_FALSE(spec.processes[1].autostart);
-  CHECK(says(result, "env", "HOME, PM2_HOME, SSH_CONNECTION"));
+  CHECK(says(result, "apps[0].env", "HOME, SSH_CONNECTION, PM2_HOME"));
   CHECK_FALSE(says(result, "apps[0].axm_actions", ""));
 }
 
@@ -744,6 +749,7 @@ command = c
 startsecs = 0
 stopsignal = RTMIN
 exitcodes = 0, 300
+stopasgroup = false
 )",
                         "s.conf");
   auto spec = accepted(result);
@@ -762,6 +768,7 @@ exitcodes = 0, 300
   CHECK(process(spec, "c").ready == ready_condition::spawn);
   CHECK(says(result, "[program:c] stopsignal", "SIGTERM takes its place"));
   CHECK(says(result, "[program:c] exitcodes", "is not an exit code"));
+  CHECK(says(result, "[program:c] stopasgroup", "no counterpart"));
 }
 
 TEST_CASE("import: what supervisord says of all programs") {
@@ -876,4 +883,44 @@ TEST_CASE("import: the files that supervisord includes") {
   CHECK(spec.processes[0].argv == texts{"/etc/supervisor/conf.d/a"});
   CHECK(says(result, "[include]", "import these as well: %(ENV_MORE)s/*.conf"));
   CHECK(says(result, "[include]", "no readable file matches `none/*.ini`"));
+}
+
+TEST_CASE("import: what is empty is as if it were not there") {
+  auto ini = made_of(
+      "[supervisord]\nuser=\ndirectory=\n[program:a]\n"
+      "command=a\nuser=\ndirectory=\nstdout_logfile=\numask=\n"
+      "environment==x,A=1,1B=2\n[program:b]\ncommand=\"\" x\n",
+      "s.conf");
+  CHECK(accepted(ini).processes.size() == 1);
+  CHECK(accepted(ini).processes[0].env
+        == std::map<std::string, std::string>{{"A", "1"}});
+  CHECK(says(ini, "[program:a] environment", "`1B` cannot name a variable"));
+  CHECK(says(ini, "[program:b] command", "is empty"));
+  auto own =
+      accepted(made_of("[supervisord]\nuser=\n[program:a]\n"
+                       "command=a\n",
+                       "s.conf"));
+  CHECK_FALSE(own.processes[0].attributes.run_as);
+  auto pm2 = made_of(R"([{"script": "a.js", "interpreter": "", "cwd": "",
+    "uid": "", "out_file": "", "pid_file": "", "watch": [""], "instances": "",
+    "env": {"": "x", "A=B": "y", "C": null}}])",
+                     "x.json");
+  const auto process = accepted(pm2).processes[0];
+  CHECK(process.argv == texts{"node", "a.js"});
+  CHECK(process.watch.empty());
+  CHECK(process.env.at("C") == "null");
+  CHECK(says(pm2, "apps[0].env", "`A=B` cannot name a variable"));
+}
+
+TEST_CASE("import: of what supervisord does not know nothing is left") {
+  auto result = made_of(
+      "[program:a]\ncommand=a\nuser=%(nobody)s\n"
+      "directory=%(nowhere)s\nstdout_logfile=%(none)s\n",
+      "s.conf");
+  auto spec = accepted(result);
+  CHECK_FALSE(spec.processes[0].attributes.run_as);
+  CHECK(spec.processes[0].cwd.empty());
+  CHECK(spec.processes[0].output == output_spec{});
+  CHECK(says(result, "[program:a] user", "%(nobody) has no counterpart"));
+  CHECK(says(result, "[program:a] directory", "%(nowhere)"));
 }
