@@ -76,34 +76,20 @@ private:
 }  // namespace
 
 const std::string* ini_section::find(std::string_view key) const {
-  for (const auto& [known, value] : entries)
-    if (known == key)
-      return &value;
-  return nullptr;
-}
-
-void ini_section::set(const std::string& key, std::string value) {
-  for (auto& [known, old] : entries) {
-    if (known == key) {
-      old = std::move(value);
-      return;
-    }
-  }
-  entries.emplace_back(key, std::move(value));
+  const auto found = entries.find(key);
+  return found == entries.end() ? nullptr : &found->second;
 }
 
 const ini_section* ini::find(std::string_view name) const {
-  for (const auto& x : sections)
-    if (x.name == name)
-      return &x;
-  return nullptr;
+  const auto found = places_.find(name);
+  return found == places_.end() ? nullptr : &sections[found->second];
 }
 
 ini_section& ini::section(const std::string& name) {
-  for (auto& x : sections)
-    if (x.name == name)
-      return x;
-  return sections.emplace_back(ini_section{name});
+  const auto [place, is_new] = places_.emplace(name, sections.size());
+  if (is_new)
+    sections.push_back({name});
+  return sections[place->second];
 }
 
 std::optional<import_fault> ini::read(std::string_view text,
@@ -114,7 +100,7 @@ std::optional<import_fault> ini::read(std::string_view text,
   std::size_t key_indent = 0;
   const auto finish_entry = [&] {
     if (!key.empty())
-      into->set(key, with_here(std::string{trimmed(value)}, here));
+      into->entries[key] = with_here(std::string{trimmed(value)}, here);
     key.clear();
   };
   for (lines line{text}; line.next();) {
@@ -151,15 +137,9 @@ std::optional<import_fault> ini::read(std::string_view text,
 }
 
 void ini::spread_defaults() {
-  const auto* found = find("DEFAULT");
-  if (!found)
-    return;
-  const auto defaults = *found;
-  sections.erase(sections.begin() + (found - sections.data()));
+  const auto defaults = section("DEFAULT").entries;
   for (auto& x : sections)
-    for (const auto& [key, value] : defaults.entries)
-      if (!x.find(key))
-        x.set(key, value);
+    x.entries.insert(defaults.begin(), defaults.end());
 }
 
 }  // namespace pup::importing

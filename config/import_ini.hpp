@@ -10,10 +10,12 @@
 
 #include "pup/config/import.hpp"
 
+#include <cstddef>
+#include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <variant>
 #include <vector>
 
@@ -21,11 +23,11 @@ namespace pup::importing {
 
 struct ini_section {
   std::string name;  ///< "program:web"
-  /// Keys in lower case, each once.
-  std::vector<std::pair<std::string, std::string>> entries{};
+  /// Keys in lower case.
+  std::map<std::string, std::string, std::less<>> entries{};
 
+  /// Null: there is none.
   const std::string* find(std::string_view key) const;
-  void set(const std::string& key, std::string value);
 };
 
 class ini {
@@ -45,6 +47,9 @@ public:
 
   /// Makes one where there is none.
   ini_section& section(const std::string& name);
+
+private:
+  std::map<std::string, std::size_t, std::less<>> places_;
 };
 
 }  // namespace pup::importing

@@ -2,6 +2,7 @@
 #include "pup/config/cron.hpp"
 #include "pup/config/expand.hpp"
 #include "pup/config/import_draft.hpp"
+#include "pup/config/import_pm2_keys.hpp"
 #include "pup/config/rules.hpp"
 #include "pup/config/words.hpp"
 
@@ -63,108 +64,6 @@ std::string stem_of(std::string_view path) {
   return std::string{name.substr(0, name.size() - ending_of(name).size())};
 }
 
-// maxMemoryRestart for max_memory_restart: PM2 takes both.
-std::string camel(std::string_view key) {
-  std::string result;
-  bool raise = false;
-  for (const auto c : key) {
-    if (c == '_')
-      raise = true;
-    else
-      result +=
-          raise && c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
-    raise = c == '_';
-  }
-  return result;
-}
-
-bool is_spelling(std::string_view key, std::string_view known) {
-  return key == known || key == camel(known);
-}
-
-// Where a key has two spellings, PM2 takes what is false, 0 or empty for
-// missing.
-bool is_given(std::string_view key, const json_value& x) {
-  switch (x.kind()) {
-    case json_kind::null:
-      return false;
-    case json_kind::boolean:
-      return x.truth() || key.find('_') == key.npos;
-    case json_kind::number:
-      return x.raw() != "0" || key.find('_') == key.npos;
-    default:
-      return true;
-  }
-}
-
-bool is_blank(char c) {
-  return c == ' ' || c == '\t' || c == '\n' || c == '\r';
-}
-
-/// The end of NAME="..." at the front of `text`, quotes included; 0: there is
-/// none. PM2 leaves it as it is, quotes and all.
-std::size_t assignment_end(std::string_view text) {
-  const auto equals = text.find_first_of(" \t\r\n\"'=");
-  if (equals == std::string_view::npos || equals == 0 || text[equals] != '='
-      || equals + 1 >= text.size())
-    return 0;
-  const auto quoted = text[equals + 1];
-  if (quoted != '"' && quoted != '\'')
-    return 0;
-  const auto end = text.find(quoted, equals + 2);
-  return end == std::string_view::npos ? 0 : end + 1;
-}
-
-// As PM2 takes a text apart, which is not quite what shells do: only quotes
-// around a whole word go, and one that is not closed is part of its word.
-std::vector<std::string> pm2_words(std::string_view text) {
-  std::vector<std::string> result;
-  while (!text.empty()) {
-    if (is_blank(text.front())) {
-      text.remove_prefix(1);
-      continue;
-    }
-    auto end = assignment_end(text);
-    const auto quoted = text.front();
-    if (end == 0 && (quoted == '"' || quoted == '\'')) {
-      const auto close = text.find(quoted, 1);
-      end = close == std::string_view::npos ? 0 : close + 1;
-    }
-    if (end == 0)
-      end = std::min(text.find_first_of(" \t\r\n"), text.size());
-    auto word = text.substr(0, end);
-    text.remove_prefix(end);
-    if (word.size() >= 2 && (word.front() == '"' || word.front() == '\'')
-        && word.back() == word.front())
-      word = word.substr(1, word.size() - 2);
-    if (!trimmed(word).empty())
-      result.emplace_back(word);
-  }
-  return result;
-}
-
-/// As JSON.stringify writes it: what PM2 makes of an object in `env`.
-std::string stringified(const json_value& x) {
-  std::string result;
-  switch (x.kind()) {
-    case json_kind::array:
-      for (const auto& element : x.elements())
-        result.append(result.empty() ? "" : ",").append(stringified(element));
-      return '[' + result + ']';
-    case json_kind::object:
-      for (const auto& member : x.members())
-        result.append(result.empty() ? "" : ",")
-            .append(json_of(member.key.string()))
-            .append(":")
-            .append(stringified(member.value));
-      return '{' + result + '}';
-    case json_kind::string:
-      return json_of(x.string());
-    default:
-      return std::string{x.raw()};
-  }
-}
-
 bool is_null_file(std::string_view path) {
   return path == "NULL" || path == "/dev/null";
 }
@@ -173,22 +72,15 @@ class application {
 public:
   application(draft& into, const json_value& x, std::string origin,
               const import_surroundings& around)
-      : into_(into), x_(x), around_(around) {
+      : into_(into), x_(x), around_(around), keys_(into, x, origin) {
     result_.origin = std::move(origin);
+    for (const auto key : needless)
+      keys_.pass_over(key);
   }
 
   bool run();
 
 private:
-  std::optional<json_value> find(std::string_view key) const;
-  // The first of several spellings.
-  std::optional<json_value> take(std::initializer_list<std::string_view> keys);
-  std::optional<std::string> text(std::initializer_list<std::string_view> keys);
-  std::optional<std::int64_t> number(
-      std::initializer_list<std::string_view> keys);
-  std::optional<bool> truth(std::initializer_list<std::string_view> keys);
-  std::vector<std::string> words(std::initializer_list<std::string_view> keys);
-
   bool command();
   void shell_command(const std::string& script);
   std::optional<std::string> chosen_interpreter(std::string& script);
@@ -212,103 +104,22 @@ private:
   void account();
   void watching();
   void logs();
-  void rest();
   /// A path of PM2's, which starts at the folder of the application.
   std::string path_of(std::string_view path) const;
   /// The same for one that each instance has of its own.
   std::string own_path(std::string path) const;
-  void note(std::string_view key, std::string text) {
-    into_.note(result_.origin + '.' + std::string{key}, std::move(text));
-  }
-  void common(std::string_view key, const std::string& text) {
-    into_.common_note(result_.origin + '.' + std::string{key}, text);
-  }
 
   draft& into_;
   const json_value& x_;
   const import_surroundings& around_;
   draft_process result_;
-  std::vector<std::string_view> taken_{needless.begin(), needless.end()};
+  pm2_keys keys_;
   std::map<std::string, std::string> env_;
   std::string folder_;    // as in the file; empty: there is none
   bool is_node_ = false;  // PM2 then runs several as a cluster
   bool restarts_ = true;
   bool inherits_nothing_ = false;
 };
-
-std::optional<json_value> application::find(std::string_view key) const {
-  for (const auto& member : x_.members())
-    if (is_spelling(member.key.string(), key) && is_given(key, member.value))
-      return member.value;
-  return std::nullopt;
-}
-
-std::optional<json_value> application::take(
-    std::initializer_list<std::string_view> keys) {
-  std::optional<json_value> result;
-  for (const auto key : keys) {
-    taken_.push_back(key);
-    if (!result)
-      result = find(key);
-  }
-  return result;
-}
-
-std::optional<std::string> application::text(
-    std::initializer_list<std::string_view> keys) {
-  const auto x = take(keys);
-  if (!x)
-    return std::nullopt;
-  // To PM2 an empty text is none.
-  if (x->kind() == json_kind::string && x->string().empty())
-    return std::nullopt;
-  if (x->kind() == json_kind::string)
-    return std::string{x->string()};
-  if (x->kind() == json_kind::number)
-    return std::string{x->raw()};
-  note(*keys.begin(), "is not a text and was left out");
-  return std::nullopt;
-}
-
-std::optional<std::int64_t> application::number(
-    std::initializer_list<std::string_view> keys) {
-  const auto x = text(keys);
-  if (!x)
-    return std::nullopt;
-  auto result = whole_number(*x);
-  if (!result || *result < 0) {
-    note(*keys.begin(), quote(*x) + " is not a number and was left out");
-    return std::nullopt;
-  }
-  return result;
-}
-
-std::optional<bool> application::truth(
-    std::initializer_list<std::string_view> keys) {
-  const auto x = take(keys);
-  if (x && x->kind() == json_kind::boolean)
-    return x->truth();
-  if (x && x->kind() == json_kind::string
-      && (x->string() == "true" || x->string() == "false"))
-    return x->string() == "true";
-  return std::nullopt;
-}
-
-std::vector<std::string> application::words(
-    std::initializer_list<std::string_view> keys) {
-  const auto x = take(keys);
-  std::vector<std::string> result;
-  if (!x)
-    return result;
-  if (x->kind() == json_kind::array) {
-    for (const auto& element : x->elements())
-      result.emplace_back(element.kind() == json_kind::string ? element.string()
-                                                              : element.raw());
-  } else if (x->kind() == json_kind::string) {
-    return pm2_words(x->string());
-  }
-  return result;
-}
 
 script_kind application::script_at(const std::string& path) const {
   if (!around_.script_at)
@@ -319,20 +130,22 @@ script_kind application::script_at(const std::string& path) const {
 
 void application::shell_command(const std::string& script) {
   result_.set("cmd", json_of(escaped({"bash", "-c", script})));
-  if (find("args"))
-    note("args", "has no effect beside a script with blanks, in PM2 neither");
+  if (keys_.find("args"))
+    keys_.note("args",
+               "has no effect beside a script with blanks, in PM2 neither");
 }
 
 /// The program that PM2 runs a script with; none: it is executed itself.
 std::optional<std::string> application::chosen_interpreter(
     std::string& script) {
-  if (auto with = text({"interpreter", "exec_interpreter"})) {
+  if (auto with = keys_.text({"interpreter", "exec_interpreter"})) {
     is_node_ = with->ends_with("node") || with->ends_with("bun");
     if (*with == "none")
       return std::nullopt;
     if (with->starts_with("node@")) {
-      note("interpreter",
-           quote(*with) + " means one of nvm's; write the path of that node");
+      keys_.note(
+          "interpreter",
+          quote(*with) + " means one of nvm's; write the path of that node");
       is_node_ = true;
       return "node";
     }
@@ -344,9 +157,9 @@ std::optional<std::string> application::chosen_interpreter(
   if (known != interpreters.end()) {
     is_node_ = known->program == "node" || known->program == "bun";
     if (known->program == "bun")
-      note("script",
-           "PM2 runs it with bun, or with node where there is no "
-           "bun; name what you have in `cmd`");
+      keys_.note("script",
+                 "PM2 runs it with bun, or with node where there is no "
+                 "bun; name what you have in `cmd`");
     return std::string{known->program};
   }
   const auto is_path = script.find('/') != std::string::npos;
@@ -364,7 +177,7 @@ std::optional<std::string> application::chosen_interpreter(
   }
   is_node_ = true;
   if (nature == script_kind::unknown)
-    note("script", quote(script)
+    keys_.note("script", quote(script)
                        + " is not there to be looked at: PM2 runs a text with "
                          "node, a program itself; take `node` out of `cmd` if "
                          "it is a program");
@@ -372,21 +185,22 @@ std::optional<std::string> application::chosen_interpreter(
 }
 
 bool application::command() {
-  auto script = text({"script", "exec", "cmd", "command"});
+  auto script = keys_.text({"script", "exec", "cmd", "command"});
   if (!script || trimmed(*script).empty()) {
     into_.note(result_.origin, "has no script and was left out");
     return false;
   }
-  result_.id = text({"name"}).value_or(stem_of(*script));
-  const auto options = words({"node_args", "interpreter_args"});
-  const auto arguments = words({"args"});
+  result_.id = keys_.text({"name"}).value_or(stem_of(*script));
+  const auto options = keys_.words({"node_args", "interpreter_args"});
+  const auto arguments = keys_.words({"args"});
   // "npm start": a whole command, which PM2 gives to a shell.
   if (script->find(' ') != std::string::npos) {
     shell_command(*script);
     return true;
   }
   if (*script == "serve")
-    note("script", "is PM2's own file server, which has no counterpart in pup");
+    keys_.note("script",
+               "is PM2's own file server, which has no counterpart in pup");
   const auto with = chosen_interpreter(*script);
   std::vector<std::string> argv;
   if (with) {
@@ -396,9 +210,10 @@ bool application::command() {
   argv.push_back(*script);
   argv.insert(argv.end(), arguments.begin(), arguments.end());
   result_.set("cmd", json_of(escaped(argv)));
-  if (with == "python3" && !find("interpreter") && !find("exec_interpreter"))
-    common("script",
-           "is run by python3; PM2 takes `python` where there is one");
+  if (with == "python3" && !keys_.find("interpreter")
+      && !keys_.find("exec_interpreter"))
+    keys_.common_note(
+        "script", "is run by python3; PM2 takes `python` where there is one");
   // Else lines come when a buffer is full.
   if (with && with->find("python") != std::string::npos)
     env_.emplace("PYTHONUNBUFFERED", "1");
@@ -422,7 +237,7 @@ std::string application::own_path(std::string path) const {
 }
 
 void application::folder() {
-  const auto cwd = text({"cwd"});
+  const auto cwd = keys_.text({"cwd"});
   if (!cwd || cwd->empty())
     return;
   folder_ = *cwd;
@@ -430,7 +245,7 @@ void application::folder() {
 }
 
 void application::inherited() {
-  const auto filter = take({"filter_env"});
+  const auto filter = keys_.take({"filter_env"});
   if (!filter)
     return;
   if (filter->kind() == json_kind::boolean) {
@@ -439,64 +254,64 @@ void application::inherited() {
       result_.set("inheritEnv", "false");
     return;
   }
-  note("filter_env",
-       "names what is not inherited; name in `inheritEnv` what "
-       "is");
+  keys_.note("filter_env",
+             "names what is not inherited; name in `inheritEnv` what "
+             "is");
 }
 
 void application::variable(const std::string& name, const json_value& value) {
   if (name.empty() || name.find('=') != name.npos
       || name.find('\0') != name.npos)
-    return note("env",
-                quote(name) + " cannot name a variable and was left out");
+    return keys_.note("env",
+                      quote(name) + " cannot name a variable and was left out");
   env_[name] = escape_placeholders(value.kind() == json_kind::string
                                        ? std::string{value.string()}
                                        : stringified(value));
 }
 
 void application::environment() {
-  if (const auto env = take({"env"})) {
+  if (const auto env = keys_.take({"env"})) {
     if (env->kind() != json_kind::object)
-      note("env", "is no object and was left out");
+      keys_.note("env", "is no object and was left out");
     else
       for (const auto& member : env->members())
         variable(std::string{member.key.string()}, member.value);
   }
-  if (const auto port = number({"port"}))
+  if (const auto port = keys_.number({"port"}))
     env_["PORT"] = std::to_string(*port);
   inherited();
   for (const auto& member : x_.members()) {
     const auto key = member.key.string();
     if (!key.starts_with("env_"))
       continue;
-    taken_.push_back(key);
-    note(key, "variables for `--env " + std::string{key.substr(4)}
-                  + "` are left out; merge them into `env` by hand");
+    keys_.pass_over(key);
+    keys_.note(key, "variables for `--env " + std::string{key.substr(4)}
+                        + "` are left out; merge them into `env` by hand");
   }
 }
 
 void application::instances() {
-  const auto given = text({"instances"});
-  const auto mode =
-      text({"exec_mode"}).value_or(given && is_node_ ? "cluster" : "fork");
-  const auto step = text({"increment_var"});
-  const auto index = text({"instance_var"}).value_or("NODE_APP_INSTANCE");
+  const auto given = keys_.text({"instances"});
+  const auto mode = keys_.text({"exec_mode"})
+                        .value_or(given && is_node_ ? "cluster" : "fork");
+  const auto step = keys_.text({"increment_var"});
+  const auto index = keys_.text({"instance_var"}).value_or("NODE_APP_INSTANCE");
   env_.emplace(index, "%{index}");
   // "max" is 0, and what is no number PM2 takes for that.
   const auto number = given ? whole_number(*given).value_or(0) : 1;
   const auto is_shared = mode.starts_with("cluster");
   if (is_shared && !is_node_)
-    note("exec_mode",
-         "PM2 has clusters of node programs only; here each "
-         "instance gets a port of its own, if there is one");
+    keys_.note("exec_mode",
+               "PM2 has clusters of node programs only; here each "
+               "instance gets a port of its own, if there is one");
   // Without a cluster PM2 starts them one by one, each as it is.
   if (number == 1)
     return;
   result_.is_cluster = true;
   result_.one_per_processor = number <= 0;
   if (number < 0)
-    note("instances",
-         "`" + *given + "` became \"max\": one for each processor");
+    keys_.note("instances",
+               "`" + *given + "` became \"max\": one for each processor");
   result_.instances = static_cast<std::uint32_t>(
       std::clamp<std::int64_t>(number, 1, bounds::instances));
   const auto port = env_.find("PORT");
@@ -509,11 +324,11 @@ void application::instances() {
                                         ? json_of("max")
                                         : std::to_string(result_.instances)}}));
   if (step && *step != "PORT")
-    note("increment_var", "only PORT is counted up, by `startPort`");
+    keys_.note("increment_var", "only PORT is counted up, by `startPort`");
   else if (is_shared || step)
     balance(first, step);
   else if (port != env_.end())
-    note("instances", "each gets the same PORT, as in PM2's fork mode");
+    keys_.note("instances", "each gets the same PORT, as in PM2's fork mode");
 }
 
 void application::balance(std::int64_t first,
@@ -522,10 +337,11 @@ void application::balance(std::int64_t first,
   const auto is_usable =
       first > 0 && first + result_.instances - 1 <= most_port;
   if (!is_usable)
-    return note("exec_mode",
-                "PM2 shares a port among the workers; here give `cluster` a "
-                "startPort and a commonPort, and let the program listen on "
-                "$PORT");
+    return keys_.note(
+        "exec_mode",
+        "PM2 shares a port among the workers; here give `cluster` a "
+        "startPort and a commonPort, and let the program listen on "
+        "$PORT");
   env_.erase("PORT");
   if (!step) {
     result_.needs_ports = true;
@@ -542,7 +358,7 @@ void application::balance(std::int64_t first,
 
 /// How long a life must last for PM2 not to count its end.
 std::int64_t application::least_uptime() {
-  const auto given = text({"min_uptime"});
+  const auto given = keys_.text({"min_uptime"});
   if (!given)
     return usual_min_uptime_ms;
   std::string_view word = *given;
@@ -557,14 +373,14 @@ std::int64_t application::least_uptime() {
   const auto count = whole_number(word);
   if (count && *count >= 0 && *count <= bounds::duration_ms / factor / 2)
     return *count * factor;
-  note("min_uptime", quote(*given) + " is not a time and was left out");
+  keys_.note("min_uptime", quote(*given) + " is not a time and was left out");
   return usual_min_uptime_ms;
 }
 
 /// How long PM2 waits between so many lives, up to `bound`.
 std::int64_t application::delays_of(std::int64_t count, std::int64_t bound) {
-  const auto grows = number({"exp_backoff_restart_delay"});
-  auto delay = grows ? grows : number({"restart_delay"});
+  const auto grows = keys_.number({"exp_backoff_restart_delay"});
+  auto delay = grows ? grows : keys_.number({"restart_delay"});
   if (!delay)
     return 0;
   std::int64_t sum = 0;
@@ -580,38 +396,40 @@ std::int64_t application::delays_of(std::int64_t count, std::int64_t bound) {
 /// not count.
 void application::limit() {
   const auto uptime = least_uptime();
-  const auto given = number({"max_restarts"});
+  const auto given = keys_.number({"max_restarts"});
   if (!restarts_)
     return;
   const auto most = std::min<std::int64_t>(given.value_or(usual_max_restarts),
                                            bounds::restarts);
   const auto is_reached = delays_of(most - 1, most * uptime) < most * uptime;
   if (given && !is_reached)
-    return note("max_restarts",
-                "has no effect in PM2 with such a delay, and was left out; set "
-                "`startLimit` if you want one");
+    return keys_.note(
+        "max_restarts",
+        "has no effect in PM2 with such a delay, and was left out; set "
+        "`startLimit` if you want one");
   if (!given && is_reached)
-    common("max_restarts",
-           "PM2 gives up on what ends 16 times within its first seconds, pup "
-           "tries for ever: set `startLimit`, and `ready` so that it counts");
+    keys_.common_note(
+        "max_restarts",
+        "PM2 gives up on what ends 16 times within its first seconds, pup "
+        "tries for ever: set `startLimit`, and `ready` so that it counts");
   if (!given)
     return;
   result_.set("startLimit", std::to_string(most - 1));
-  if (!result_.needs_ports && !find("wait_ready"))
+  if (!result_.needs_ports && !keys_.find("wait_ready"))
     result_.ready_after(uptime);
-  common("max_restarts",
-         "became startLimit, which holds at any time; PM2 "
-         "counts in the first seconds only");
+  keys_.common_note("max_restarts",
+                    "became startLimit, which holds at any time; PM2 "
+                    "counts in the first seconds only");
 }
 
 void application::delays() {
-  if (const auto ms = number({"exp_backoff_restart_delay"})) {
+  if (const auto ms = keys_.number({"exp_backoff_restart_delay"})) {
     result_.set("restartDelayMs", std::to_string(*ms));
     result_.set("restartMaxDelayMs",
                 std::to_string(std::max(*ms, most_backoff_ms)));
-    note("exp_backoff_restart_delay",
-         "the delay doubles; PM2 makes it half as long again");
-  } else if (const auto delay = number({"restart_delay"})) {
+    keys_.note("exp_backoff_restart_delay",
+               "the delay doubles; PM2 makes it half as long again");
+  } else if (const auto delay = keys_.number({"restart_delay"})) {
     // The same each time.
     result_.set("restartDelayMs", std::to_string(*delay));
     if (*delay > 0)
@@ -621,32 +439,32 @@ void application::delays() {
 
 /// By the clock PM2 starts what does not run, and what runs anew.
 void application::clock() {
-  const auto cron = text({"cron_restart", "cron"});
+  const auto cron = keys_.text({"cron_restart", "cron"});
   if (!cron || *cron == "0")
     return;
   if (const auto parsed = cron_schedule::parse(*cron);
       const auto* fault = std::get_if<cron_fault>(&parsed))
-    return note("cron_restart",
-                quote(*cron) + ": " + fault->problem + "; it was left out");
-  const auto starts = truth({"autostart"}) != false;
+    return keys_.note("cron_restart", quote(*cron) + ": " + fault->problem
+                                          + "; it was left out");
+  const auto starts = keys_.truth({"autostart"}) != false;
   if (starts && restarts_) {
     result_.set("terminate", json_of(*cron));
-    if (find("stop_exit_codes"))
-      note("cron_restart",
-           "does not start what has ended with one of "
-           "stop_exit_codes; PM2 does");
+    if (keys_.find("stop_exit_codes"))
+      keys_.note("cron_restart",
+                 "does not start what has ended with one of "
+                 "stop_exit_codes; PM2 does");
     return;
   }
   result_.set("cron", json_of(*cron));
   result_.set("autostart", starts ? "true" : "false");
   result_.set("restart", json_of(restarts_ ? "always" : "never"));
-  note("cron_restart",
-       "leaves a run alone that still lasts when the next is "
-       "due; PM2 ends it first: bound it by `timeout`");
+  keys_.note("cron_restart",
+             "leaves a run alone that still lasts when the next is "
+             "due; PM2 ends it first: bound it by `timeout`");
 }
 
 void application::memory() {
-  const auto memory = text({"max_memory_restart"});
+  const auto memory = keys_.text({"max_memory_restart"});
   if (!memory)
     return;
   auto amount = *memory;
@@ -665,13 +483,13 @@ void application::memory() {
   if (number && *number >= least)
     result_.set("maxMemory", json_of(amount));
   else
-    note("max_memory_restart", quote(*memory)
+    keys_.note("max_memory_restart", quote(*memory)
                                    + " is not an amount of at least 1M, and "
                                      "was left out");
 }
 
 void application::exit_codes() {
-  const auto codes = take({"stop_exit_codes"});
+  const auto codes = keys_.take({"stop_exit_codes"});
   if (!codes)
     return;
   constexpr std::int64_t most = 255;
@@ -683,8 +501,8 @@ void application::exit_codes() {
     if (number && *number >= 0 && *number <= most)
       list.append(list.empty() ? "" : ", ").append(std::to_string(*number));
     else
-      note("stop_exit_codes",
-           quote(text) + " is not an exit code and was left out");
+      keys_.note("stop_exit_codes",
+                 quote(text) + " is not an exit code and was left out");
   };
   if (codes->kind() == json_kind::array)
     for (const auto& code : codes->elements())
@@ -695,10 +513,10 @@ void application::exit_codes() {
 }
 
 void application::restarts() {
-  restarts_ = truth({"autorestart"}) != false;
+  restarts_ = keys_.truth({"autorestart"}) != false;
   if (!restarts_)
     result_.set("restart", json_of("never"));
-  if (truth({"autostart"}) == false)
+  if (keys_.truth({"autostart"}) == false)
     result_.set("autostart", "false");
   delays();
   limit();
@@ -708,58 +526,60 @@ void application::restarts() {
 }
 
 void application::readiness() {
-  const auto waits = truth({"wait_ready"}) == true;
-  const auto ms = number({"listen_timeout"});
+  const auto waits = keys_.truth({"wait_ready"}) == true;
+  const auto ms = keys_.number({"listen_timeout"});
   if (waits)
-    note("wait_ready",
-         "process.send('ready') has no counterpart; use `ready` "
-         "with \"port\", \"notify\", \"http\" or \"log\"");
+    keys_.note("wait_ready",
+               "process.send('ready') has no counterpart; use `ready` "
+               "with \"port\", \"notify\", \"http\" or \"log\"");
   if (waits && ms && *ms > 0)
     result_.set("readyTimeoutMs", std::to_string(*ms));
 }
 
 void application::stopping() {
   result_.set("stopSignal", json_of(usual_stop_signal));
-  const auto ms = number({"kill_timeout"}).value_or(usual_kill_timeout_ms);
+  const auto ms =
+      keys_.number({"kill_timeout"}).value_or(usual_kill_timeout_ms);
   result_.set("terminateTimeout",
               seconds_of(std::min(ms, bounds::duration_ms)));
-  if (truth({"shutdown_with_message"}) == true)
-    note("shutdown_with_message", "the program must act on SIGINT instead");
-  if (truth({"treekill"}) == false)
-    note("treekill",
-         "has no counterpart: all that belongs to a process is "
-         "stopped with it");
+  if (keys_.truth({"shutdown_with_message"}) == true)
+    keys_.note("shutdown_with_message",
+               "the program must act on SIGINT instead");
+  if (keys_.truth({"treekill"}) == false)
+    keys_.note("treekill",
+               "has no counterpart: all that belongs to a process is "
+               "stopped with it");
 }
 
 void application::account() {
   for (const auto& [theirs, ours] :
        {std::pair{"uid", "user"}, std::pair{"gid", "group"}})
-    if (const auto x = text({theirs, ours}))
+    if (const auto x = keys_.text({theirs, ours}))
       result_.set(ours, json_of(*x));
-  if (find("uid") || find("user")) {
+  if (keys_.find("uid") || keys_.find("user")) {
     if (!inherits_nothing_)
       result_.set("inheritEnv", "true");
-    common("uid",
-           "inherits pup's whole environment, as with PM2; remove "
-           "inheritEnv to pass on little");
+    keys_.common_note("uid",
+                      "inherits pup's whole environment, as with PM2; remove "
+                      "inheritEnv to pass on little");
   }
-  if (const auto x = text({"pid_file", "pid"}); x && !is_null_file(*x))
+  if (const auto x = keys_.text({"pid_file", "pid"}); x && !is_null_file(*x))
     result_.set("pidFile", json_of(own_path(path_of(*x))));
 }
 
 void application::watching() {
-  const auto watch = take({"watch"});
+  const auto watch = keys_.take({"watch"});
   const auto is_flag = watch && watch->kind() == json_kind::boolean;
   std::vector<std::string> paths;
   if (is_flag && watch->truth())
     paths.push_back(folder_.empty() ? "." : folder_);
-  for (const auto& path :
-       is_flag || !watch ? std::vector<std::string>{} : words({"watch"})) {
+  for (const auto& path : is_flag || !watch ? std::vector<std::string>{}
+                                            : keys_.words({"watch"})) {
     if (path.empty())
       continue;
     const auto pattern = path.find_first_of("*?[{!");
     if (pattern != std::string::npos)
-      note("watch", quote(path) + " is a pattern and was left out; name its "
+      keys_.note("watch", quote(path) + " is a pattern and was left out; name its "
                                   "folder, and the pattern in `watcher.match`");
     else
       paths.push_back(path.starts_with('/') || folder_.empty()
@@ -769,30 +589,30 @@ void application::watching() {
   if (!paths.empty())
     result_.set("watch", json_of(paths));
   // PM2's are started at once all the same.
-  if (!paths.empty() && truth({"autostart"}) != std::optional{false})
+  if (!paths.empty() && keys_.truth({"autostart"}) != std::optional{false})
     result_.set("autostart", "true");
-  const auto ignored = take({"ignore_watch", "watch_ignore"});
-  const auto delay = take({"watch_delay"});
+  const auto ignored = keys_.take({"ignore_watch", "watch_ignore"});
+  const auto delay = keys_.take({"watch_delay"});
   if (paths.empty())
     return;
   if (ignored)
-    note("ignore_watch",
-         "set `watcher.skip` at the top level; it takes globs such as "
-         "\"**/node_modules/**\"");
+    keys_.note("ignore_watch",
+               "set `watcher.skip` at the top level; it takes globs such as "
+               "\"**/node_modules/**\"");
   if (delay)
-    note("watch_delay", "set `watcher.interval` at the top level");
+    keys_.note("watch_delay", "set `watcher.interval` at the top level");
 }
 
 void application::logs() {
-  const auto both = take({"log_file", "log"});
-  const auto out = text({"out_file", "out", "output", "out_log"});
+  const auto both = keys_.take({"log_file", "log"});
+  const auto out = keys_.text({"out_file", "out", "output", "out_log"});
   const auto error =
-      text({"error_file", "error", "err", "err_file", "err_log"});
-  const auto is_merged = truth({"merge_logs", "combine_logs"}) == true;
-  const auto format = take({"log_date_format"});
-  const auto is_timed = truth({"time"}) == true || format;
-  const auto type = text({"log_type"});
-  const auto is_silent = truth({"disable_logs"}) == true
+      keys_.text({"error_file", "error", "err", "err_file", "err_log"});
+  const auto is_merged = keys_.truth({"merge_logs", "combine_logs"}) == true;
+  const auto format = keys_.take({"log_date_format"});
+  const auto is_timed = keys_.truth({"time"}) == true || format;
+  const auto type = keys_.text({"log_type"});
+  const auto is_silent = keys_.truth({"disable_logs"}) == true
                          || (out && is_null_file(*out))
                          || (error && is_null_file(*error));
   const auto file = [&](const std::optional<std::string>& x) {
@@ -806,23 +626,23 @@ void application::logs() {
   const auto all = both && both->kind() == json_kind::string
                        ? file(std::string{both->string()})
                        : std::string{};
-  if (truth({"disable_logs"}) == true)
+  if (keys_.truth({"disable_logs"}) == true)
     first.clear(), second.clear();
   else if (!all.empty() && first.empty() && second.empty())
     first = all;
   else if (!all.empty())
-    note("log_file",
-         "pup writes each stream to one file: out_file and "
-         "error_file have it");
+    keys_.note("log_file",
+               "pup writes each stream to one file: out_file and "
+               "error_file have it");
   if (is_silent)
-    common("out_file",
-           "pup keeps the output for `pup logs` all the same; "
-           "\"internalLogHours\": 0 in the top level's `logger` "
-           "turns that off for all");
+    keys_.common_note("out_file",
+                      "pup keeps the output for `pup logs` all the same; "
+                      "\"internalLogHours\": 0 in the top level's `logger` "
+                      "turns that off for all");
   if (!first.empty() && second.empty() && first != all)
-    common("error_file",
-           "standard error goes to the file of standard output "
-           "as well; name another one in `logger.stderr`");
+    keys_.common_note("error_file",
+                      "standard error goes to the file of standard output "
+                      "as well; name another one in `logger.stderr`");
   members logger;
   if (!first.empty())
     logger.emplace_back("stdout", json_of(first));
@@ -835,22 +655,11 @@ void application::logs() {
     logger.emplace_back("format", json_of("json"));
   else if (is_timed) {
     logger.emplace_back("decorateFiles", "true");
-    common(format ? "log_date_format" : "time",
-           "each line begins with time, id and stream, the time in pup's form");
+    keys_.common_note(
+        format ? "log_date_format" : "time",
+        "each line begins with time, id and stream, the time in pup's form");
   }
   result_.set("logger", json_of(logger));
-}
-
-void application::rest() {
-  for (const auto& member : x_.members()) {
-    const auto key = member.key.string();
-    const auto is_known = [&](std::string_view known) {
-      return is_spelling(key, known);
-    };
-    if (std::none_of(taken_.begin(), taken_.end(), is_known))
-      into_.note(result_.origin + '.' + std::string{key},
-                 "has no counterpart in pup");
-  }
 }
 
 bool application::run() {
@@ -871,7 +680,7 @@ bool application::run() {
   account();
   watching();
   logs();
-  rest();
+  keys_.tell_rest();
   into_.processes.push_back(std::move(result_));
   return true;
 }

@@ -83,17 +83,15 @@ struct entry {
 
 std::vector<entry> entries_of(const json_value& root) {
   std::vector<entry> result;
+  std::map<std::pair<std::string, std::string>, std::size_t> places;
   for (const auto& x : root.elements()) {
-    const auto same =
-        std::find_if(result.begin(), result.end(), [&](const entry& y) {
-          return text_of(y.process, "name") == text_of(x, "name")
-                 && text_of(y.process, "pm_exec_path")
-                        == text_of(x, "pm_exec_path");
-        });
-    if (same == result.end())
+    const auto [place, is_new] = places.emplace(
+        std::pair{text_of(x, "name"), text_of(x, "pm_exec_path")},
+        result.size());
+    if (is_new)
       result.push_back({x});
     else
-      ++same->count;
+      ++result[place->second].count;
   }
   return result;
 }
