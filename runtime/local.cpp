@@ -4,6 +4,7 @@
 #include "pup/config/import.hpp"
 #include "pup/config/plain_text.hpp"
 #include "pup/runtime/config_file.hpp"
+#include "pup/runtime/import_files.hpp"
 #include "pup/runtime/listening.hpp"
 #include "pup/runtime/machine.hpp"
 #include "pup/runtime/manual.hpp"
@@ -104,7 +105,9 @@ exit_code import(const command& what) {
   if (const auto* fault = std::get_if<os_fault>(&read))
     return complain(to_string(*fault) + "; name a readable file",
                     exit_code::usage);
-  const auto made = import_config(std::get<std::string>(read), what.config);
+  const auto around = surroundings_of(what.config);
+  const auto made =
+      import_config(std::get<std::string>(read), what.config, around);
   if (const auto* fault = std::get_if<import_fault>(&made))
     return complain(what.config + ':' + std::to_string(fault->line) + ": "
                         + fault->problem + "; " + fault->remedy,
@@ -120,6 +123,11 @@ exit_code import(const command& what) {
   }
   for (const auto& x : result.notes)
     complain(x.subject + ": " + x.text);
+  if (!what.output.empty() && what.output != "-"
+      && surroundings_of(what.output).folder != around.folder)
+    complain(what.output + ": relative paths in it start at its own folder, "
+             + "those of " + what.config + " at " + around.folder
+             + "; make them absolute, or move it there");
   // What is not installed here, or a folder that is not there.
   const auto judged =
       load_text(result.text, what.output.empty() ? "pup.json" : what.output);

@@ -143,9 +143,11 @@ is not touched. Comments and layout stay.
 )",
      "--id", ' '},
     {"import", "import FILE [-o FILE]", "read another manager's file", R"(
-Reads a PM2 ecosystem file (JSON), a supervisord .conf, a Procfile or a pup.json
-of Hexagon Pup and writes a configuration to standard output or -o FILE. What
-has no counterpart is listed on standard error.
+Reads a PM2 ecosystem file (JSON) or ~/.pm2/dump.pm2, a supervisord .conf with
+what it includes, a Procfile or a pup.json of Hexagon Pup, and writes a
+configuration to standard output or -o FILE. It means what the file means there,
+defaults of the other manager included; what cannot be kept is listed on
+standard error.
 
   pup import ecosystem.json -o pup.json
 )",

@@ -121,7 +121,43 @@ SCENARIO("a file of another manager is imported") {
   box.write("ecosystem.config.js", "module.exports = {}");
   auto program = box.pup({"import", "ecosystem.config.js"});
   CHECK(program.code == 2);
-  CHECK(contains(program.err, "node -p"));
+  CHECK(contains(program.err, "-- ecosystem.config.js > ecosystem.json"));
+}
+
+SCENARIO("an import looks at the scripts and files that a file names") {
+  sandbox box;
+  std::filesystem::create_directories(box.path("conf.d"));
+  std::filesystem::create_directories(box.path("bin"));
+  box.write("bin/www", "#!/usr/bin/env node\n");
+  std::filesystem::copy_file("/bin/true", box.path("bin/server"));
+  box.write("ecosystem.json", R"([{"script": "bin/www"},
+                                  {"script": "server", "cwd": "bin"},
+                                  {"script": "bin/none"}])");
+  auto pm2 = box.pup({"import", "ecosystem.json"});
+  CHECK(contains(pm2.out, R"("cmd": ["node", "bin/www"])"));
+  CHECK(contains(pm2.out, R"("cmd": ["./server"])"));
+  CHECK(contains(pm2.err, "apps[2].script: `bin/none` is not there"));
+  CHECK_FALSE(contains(pm2.err, "apps[0].script"));
+
+  box.write("conf.d/b.conf", "[program:b]\ncommand=%(here)s/b\n");
+  box.write("conf.d/a.conf", "[program:a]\ncommand=sleep 1\n");
+  std::filesystem::create_directories(box.path("conf.d/c.conf"));
+  box.write("main.conf",
+            "[supervisord]\n[include]\nfiles = conf.d/*.conf "
+            "%(here)s/more/*.ini\n");
+  auto supervisord = box.pup({"import", "main.conf"});
+  CHECK(supervisord.code == 0);
+  CHECK(contains(supervisord.out, R"("id": "a")"));
+  CHECK(contains(supervisord.out, "/conf.d/b\"]"));
+  CHECK(contains(supervisord.err, "/more/*.ini"));
+  box.write("conf.d/d.conf", "nonsense\n");
+  auto broken = box.pup({"import", "main.conf"});
+  CHECK(broken.code == 2);
+  CHECK(contains(broken.err, "/conf.d/d.conf:1: `nonsense` stands before"));
+
+  auto elsewhere = box.pup({"import", "ecosystem.json", "-o", "bin/pup.json"});
+  CHECK(contains(elsewhere.err,
+                 "bin/pup.json: relative paths in it start at its own"));
 }
 
 SCENARIO("a command runs without a configuration") {
