@@ -13,7 +13,9 @@
 #include "pup/runtime/machine.hpp"
 #include "pup/runtime/output.hpp"
 #include "pup/runtime/place.hpp"
+#include "pup/runtime/proxy.hpp"
 #include "pup/runtime/service_manager.hpp"
+#include "pup/runtime/shortage.hpp"
 #include "pup/runtime/status_door.hpp"
 #include "pup/runtime/survivors.hpp"
 #include "pup/runtime/trusted_path.hpp"
@@ -53,6 +55,15 @@ constexpr const char* config_name = "config";
 constexpr const char* config_file_name = "config-file";
 constexpr const char* facts_name = "facts";
 constexpr const char* own_name = "name";
+
+/// What this process takes before it has started anything: the loops of
+/// launcher and journal, the log, two workers, the clock, the printer and the
+/// multiplexer of the actor system, and the data plane, which has two
+/// descriptors for each of its threads.
+needs needs_of_supervisor() {
+  const auto shards = default_shards();
+  return {"the supervisor", 8 + shards, 36 + 2 * shards, 4u << 20};
+}
 
 /// What is meant for us becomes readable instead of ending the process. Blocked
 /// before the first thread, so that all inherit it; children get an empty mask.
@@ -573,6 +584,9 @@ exit_code run_supervisor(const command& what) {
   if (const auto* fault = std::get_if<std::string>(&met))
     return complain("pup: " + *fault);
   const auto guardian = std::get<std::shared_ptr<guardian_link>>(met);
+  if (const auto short_of = find_shortage(needs_of_supervisor());
+      !short_of.empty())
+    return complain("pup: " + short_of);
   auto wanted = find_config(what, guardian.get());
   if (!wanted)
     return complain(

@@ -54,10 +54,11 @@ launcher_actor spawn_launcher(caf::actor_system& sys,
 /// Answers when `notes`, which outlives the actor, has been written.
 memory_actor spawn_memory(caf::actor_system& sys, journal& notes);
 
-/// Owns the data plane; its threads and listening sockets end with the actor.
-/// `shards`: threads that carry bytes.
-/// `keeper`: takes care of the sockets, and has those to go on with;
-/// `predecessors`: who else has connections to the backends. Both may be null.
+/// Throws std::system_error when a thread, or what it waits with, is not to be
+/// had. Owns the data plane; its threads and listening sockets end with the
+/// actor. `shards`: threads that carry bytes. `keeper`: takes care of the
+/// sockets, and has those to go on with; `predecessors`: who else has
+/// connections to the backends. Both may be null.
 proxy_actor spawn_proxy(caf::actor_system& sys, unsigned shards,
                         std::shared_ptr<inherit_groups> groups,
                         std::shared_ptr<socket_keeper> keeper = nullptr,

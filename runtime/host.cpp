@@ -116,6 +116,77 @@ class host::impl {
 public:
   impl(caf::actor_system& sys, pup_spec spec, host_options options)
       : sys_(sys) {
+    try {
+      begin(std::move(spec), std::move(options));
+    } catch (...) {
+      end_drivers();
+      throw;
+    }
+  }
+
+  ~impl() {
+    stop();
+    end_drivers();
+  }
+
+  control_actor control() {
+    control_actor result;
+    caf::scoped_actor self{sys_};
+    self->request(root_, caf::infinite, which_children{})
+        .receive(
+            [&](const std::vector<child_info>& children) {
+              for (const auto& x : children)
+                if (x.id == "control")
+                  result = caf::actor_cast<control_actor>(x.handle);
+            },
+            [](const caf::error&) {});
+    return result;
+  }
+
+  void reopen_logs() {
+    log_->reopen();
+  }
+
+  void shut_down(bool on_purpose) {
+    if (!on_purpose)
+      accident_ = true;
+    caf::anon_send_exit(root_, caf::exit_reason::user_shutdown);
+  }
+
+  // As little happens on the way as in a crash. First nothing gets out, then
+  // nothing is decided any more; only what is half written is brought to its
+  // end.
+  bool step_aside(const std::function<void()>& done) {
+    carrier_.emplace(
+        [this](const std::string& name, int fd) { guardian_->hold(name, fd); });
+    guardian_->fall_silent();
+    loop_.halt();
+    carrying_ =
+        leave_proxy(sys_, world_.proxy, done,
+                    [this](const proxy_fact& fact) { carrier_->tell(fact); });
+    if (carrying_)
+      carrier_->serve(carrying_);
+    else  // its actor has failed, and the connections with it
+      done();
+    end_tree_and_wait();
+    end_and_wait(sys_, memory_);
+    journal_.reset();
+    log_->leave();
+    return guardian_->step_aside();
+  }
+
+  void stop() {
+    caf::scoped_actor self{sys_};
+    self->monitor(root_);
+    if (!stopping_)
+      shut_down(true);
+    stopping_ = true;
+    self->receive([](const caf::down_msg&) {});
+  }
+
+private:
+  /// Throws as the constructor of host does, in the middle of it.
+  void begin(pup_spec spec, host_options options) {
     if (const auto faults = check(spec); !faults.empty())
       throw std::invalid_argument(faults.front());
     if (!options.state_folder.empty() && !options.state_is_locked)
@@ -182,8 +253,8 @@ public:
                                 const caf::error& reason) { f(reason); });
   }
 
-  ~impl() {
-    stop();
+  /// The loop ends when they have let go of it.
+  void end_drivers() {
     end_and_wait(sys_, world_.proxy);
     end_and_wait(sys_, world_.launcher);
     end_and_wait(sys_, memory_);
@@ -191,62 +262,6 @@ public:
       boost::asio::post(loop_.loop(), [x = guardian_] { x->ignore(); });
   }
 
-  control_actor control() {
-    control_actor result;
-    caf::scoped_actor self{sys_};
-    self->request(root_, caf::infinite, which_children{})
-        .receive(
-            [&](const std::vector<child_info>& children) {
-              for (const auto& x : children)
-                if (x.id == "control")
-                  result = caf::actor_cast<control_actor>(x.handle);
-            },
-            [](const caf::error&) {});
-    return result;
-  }
-
-  void reopen_logs() {
-    log_->reopen();
-  }
-
-  void shut_down(bool on_purpose) {
-    if (!on_purpose)
-      accident_ = true;
-    caf::anon_send_exit(root_, caf::exit_reason::user_shutdown);
-  }
-
-  // As little happens on the way as in a crash. First nothing gets out, then
-  // nothing is decided any more; only what is half written is brought to its
-  // end.
-  bool step_aside(const std::function<void()>& done) {
-    carrier_.emplace(
-        [this](const std::string& name, int fd) { guardian_->hold(name, fd); });
-    guardian_->fall_silent();
-    loop_.halt();
-    carrying_ =
-        leave_proxy(sys_, world_.proxy, done,
-                    [this](const proxy_fact& fact) { carrier_->tell(fact); });
-    if (carrying_)
-      carrier_->serve(carrying_);
-    else  // its actor has failed, and the connections with it
-      done();
-    end_tree_and_wait();
-    end_and_wait(sys_, memory_);
-    journal_.reset();
-    log_->leave();
-    return guardian_->step_aside();
-  }
-
-  void stop() {
-    caf::scoped_actor self{sys_};
-    self->monitor(root_);
-    if (!stopping_)
-      shut_down(true);
-    stopping_ = true;
-    self->receive([](const caf::down_msg&) {});
-  }
-
-private:
   /// The root and its children, all at once.
   void end_tree_and_wait() {
     caf::scoped_actor self{sys_};
