@@ -25,6 +25,7 @@
 // the standard library: small, and without much that can go wrong.
 #include "pup/runtime/descendants.hpp"
 #include "pup/runtime/guard_protocol.hpp"
+#include "pup/runtime/last_words.hpp"
 #include "pup/runtime/proc_file.hpp"
 #include "pup/runtime/service_manager.hpp"
 #include "pup/runtime/wards.hpp"
@@ -286,8 +287,8 @@ private:
   }
 
   void cannot_start(const os_fault& fault) {
-    std::fprintf(stderr, "pup: the supervisor cannot be started: %s\n",
-                 to_string(fault).c_str());
+    std::fprintf(stderr, "pup: the supervisor cannot be started: %s%s\n",
+                 to_string(fault).c_str(), remedy_of(fault.code));
     socket_.reset();
     if (!was_ready_)
       exit_code_ = 1;
@@ -682,5 +683,6 @@ int main(int argc, char** argv) {
     std::fputs("pup-guardian: belongs to pup, which starts it\n", stderr);
     return 2;
   }
+  pup::prepare_last_words();
   return pup::guardian{{argv + 1, argv + argc}}.run();
 }
