@@ -7,6 +7,8 @@
 #include "pup/actors/protocol.hpp"
 #include "pup/runtime/proxy_facts.hpp"
 
+#include <atomic>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -43,6 +45,9 @@ struct launcher_options {
   std::shared_ptr<inheritance> inherited{};
   /// Keeps the sockets of clusters in mode inherit. May be null.
   std::shared_ptr<socket_keeper> keeper{};
+  /// How many processes run without their output being taken, for want of
+  /// descriptors. May be null.
+  std::shared_ptr<std::atomic<std::uint32_t>> mute{};
 };
 
 /// Starts processes on `loop`, which must run, or be about to, until this actor

@@ -15,6 +15,7 @@
 #include "pup/runtime/identity.hpp"
 #include "pup/runtime/inherit.hpp"
 #include "pup/runtime/journal.hpp"
+#include "pup/runtime/launch_budget.hpp"
 #include "pup/runtime/log.hpp"
 #include "pup/runtime/machine.hpp"
 #include "pup/runtime/place.hpp"
@@ -224,7 +225,7 @@ private:
     world_.launcher = spawn_launcher(sys_, loop_.loop(),
                                      {std::move(options.environment), &*log_,
                                       journal_ ? &*journal_ : nullptr, groups,
-                                      guardian_, inherited, keeper});
+                                      guardian_, inherited, keeper, mute_});
     for (const auto& x : unclaimed_)
       caf::anon_send(world_.launcher, x);
     world_.proxy = spawn_proxy(
@@ -408,6 +409,14 @@ private:
                            " it; it ends when pup does");
     if (auto shortage = descriptor_shortage(); !shortage.empty())
       result.push_back(std::move(shortage));
+    // Afterwards it is for each of them to say.
+    if (const auto count = mute_->load();
+        count > 0 && free_descriptors() < launch_budget::of_launch)
+      result.push_back(
+          "the output of " + std::to_string(count)
+          + (count == 1 ? " process" : " processes")
+          + " is not kept, for want of descriptors when it was started; raise "
+            "the hard limit (ulimit -Hn), then restart what says so");
     return result;
   }
 
@@ -665,6 +674,8 @@ private:
   std::map<std::string, std::string> missed_;  // by unit: starts, in words
   std::set<std::string> changed_;  // units whose lives are not gone on with
   std::vector<settle_life> unclaimed_;
+  std::shared_ptr<std::atomic<std::uint32_t>> mute_ =
+      std::make_shared<std::atomic<std::uint32_t>>(0);
   bool was_leaving_ = false;
   std::optional<journal> journal_;
   std::shared_ptr<guardian_link> guardian_;

@@ -174,6 +174,21 @@ std::string threads_missing(const needs& x) {
 
 }  // namespace
 
+bool is_shortage(int error) noexcept {
+  switch (error) {
+    case EAGAIN:  // processes, threads
+    case ENOMEM:
+    case ENOBUFS:
+    case EMFILE:
+    case ENFILE:
+    case ETOOMANYREFS:   // descriptors on their way to another process
+    case EADDRNOTAVAIL:  // ports for outgoing connections
+      return true;
+    default:
+      return false;
+  }
+}
+
 std::string find_shortage(const needs& x) {
   auto text = descriptors_missing(x);
   if (text.empty())

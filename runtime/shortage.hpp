@@ -18,6 +18,10 @@ struct needs {
   std::size_t memory_bytes = 0;
 };
 
+/// Whether this errno tells of something that the machine, or this process, has
+/// run out of: nobody has done anything wrong, and it may be over in a moment.
+bool is_shortage(int error) noexcept;
+
 /// All of it is taken for a moment and given back. Where something is not to be
 /// had, one sentence: what is short, how much of it there is, what to raise.
 /// Empty: nothing is short. Any thread.

@@ -138,6 +138,80 @@ SCENARIO("out of descriptors: commands get through, and say what is wrong") {
 #endif
 }
 
+namespace {
+
+/// Three hundred that say a word, and how many of them are in the log.
+std::string crowd() {
+  return config(
+      {R"({"id": "many", "cmd": ["sh", "-c", "echo a word; exec sleep 1000"],
+           "cluster": {"instances": 300}})"});
+}
+
+std::size_t words_kept(const sandbox& box) {
+  const auto log = box.pup({"logs", "-n", "10000"}).out;
+  std::size_t result = 0;
+  for (auto at = log.find("a word"); at != std::string::npos;
+       at = log.find("a word", at + 1))
+    ++result;
+  return result;
+}
+
+finished start_below(const sandbox& box, int descriptors) {
+  auto command = box.command({"start", "config.json"});
+  command.argv.insert(
+      command.argv.begin(),
+      {"/usr/bin/prlimit", "--nofile=" + std::to_string(descriptors)});
+  return run(command);
+}
+
+}  // namespace
+
+SCENARIO("300 processes below a hard limit of 1024: all output is kept") {
+#ifdef __SANITIZE_ADDRESS__
+  WARN("not under sanitizers");
+  return;
+#else
+  sandbox box;
+  box.write("config.json", crowd());
+  const auto started = start_below(box, 1024);
+  CHECK(started.code == 0);
+  CHECK_FALSE(contains(started.out, "Too many open files"));
+  CHECK(warnings_in(box.status()).empty());
+  CHECK(wait_until([&] { return words_kept(box) == 300; }));
+  // Nor does anybody lose it by a restart.
+  CHECK(box.pup({"restart", "all"}).code == 0);
+  CHECK(wait_until([&] { return words_kept(box) == 600; }));
+  CHECK(box.end() == "");
+#endif
+}
+
+SCENARIO(
+    "output that there are no descriptors for is kept from the next life") {
+#ifdef __SANITIZE_ADDRESS__
+  WARN("not under sanitizers");
+  return;
+#else
+  sandbox box;
+  box.write("config.json", crowd());
+  const auto started = start_below(box, 400);
+  CHECK(started.code == 0);
+  CHECK(contains(started.out, "goes to /dev/null until it is restarted"));
+  const auto now = box.status();
+  CHECK(contains(warnings_in(now), "processes is not kept"));
+  REQUIRE(wait_until([&] { return words_kept(box) > 150; }));
+  const auto kept = words_kept(box);
+  CHECK(kept < 300);
+
+  CHECK(box.pup({"scale", "many", "100"}).code == 0);
+  CHECK(wait_until([&] { return warnings_in(box.status()).empty(); }));
+  CHECK(box.pup({"scale", "many", "150"}).code == 0);
+  CHECK(box.pup({"restart", "all"}).code == 0);
+  CHECK(wait_until([&] { return words_kept(box) == kept + 50 + 150; }));
+  CHECK_FALSE(contains(box.pup({"status"}).out, "/dev/null"));
+  CHECK(box.end() == "");
+#endif
+}
+
 SCENARIO("out of processes: what runs goes on, what does not comes up later") {
   if (::geteuid() != 0) {
     WARN("skipped: needs root, to act as a user who has no other processes");
@@ -153,7 +227,11 @@ SCENARIO("out of processes: what runs goes on, what does not comes up later") {
   const fs::path program = PUP_PROGRAM;
   for (const auto* x : {"pup", "pup-guardian"})
     fs::copy_file(program.parent_path() / x, box.path(x));
-  box.write("home/config.json", config({sleepers(2)}));
+  // A shortage is no restart and no failed start.
+  box.write("home/config.json",
+            config({R"({"id": "many", "cmd": ["sleep", "1000"],
+                        "restartLimit": 1, "startLimit": 1,
+                        "cluster": {"instances": 2}})"}));
   const auto pup = [&](words arguments) {
     arguments.insert(arguments.begin(), box.path("pup"));
     auto command = box.program(std::move(arguments));
@@ -191,6 +269,16 @@ SCENARIO("out of processes: what runs goes on, what does not comes up later") {
   CHECK(many.at("ready") == 2);
   CHECK(
       contains(text_of(many.at("reason")), "Resource temporarily unavailable"));
+
+  const auto postponed = [&] {
+    const auto why = pup({"why", "many-4"}).out;
+    std::size_t result = 0;
+    for (auto at = why.find("a shortage of the machine"); at != why.npos;
+         at = why.find("a shortage of the machine", at + 1))
+      ++result;
+    return result;
+  };
+  CHECK(wait_until([&] { return postponed() > 3; }));
 
   prlimit({"--nproc=" + before + ":"});
   CHECK(wait_until([&] {
