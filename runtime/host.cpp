@@ -295,9 +295,11 @@ private:
 
   /// Looks back, and begins to write down what happens now.
   void remember(const pup_spec& spec, const host_options& options) {
-    if (options.state_folder.empty())
+    if (options.state_folder.empty() && !guardian_)
       return;
-    auto found = read_state(options.state_folder);
+    std::variant<std::optional<saved_state>, std::string> found;
+    if (!options.state_folder.empty())
+      found = read_state(options.state_folder);
     const auto went_on = guardian_ && guardian_->inherited().predecessors > 0;
     if (went_on)  // what the guardian was told is newer than any file
       found = noted_state(options.config);
@@ -334,6 +336,8 @@ private:
       log_->event("pup", log_stream::warn, x);
     for (const auto& x : past_.notes)
       log_->event("pup", log_stream::info, x);
+    if (options.state_folder.empty())
+      return;
     journal_.emplace(
         options.state_folder, std::move(begin),
         [this](const std::string& fault) {
@@ -422,13 +426,16 @@ private:
 
   /// Has the children of `x` that are units write down what they keep.
   void write_down(supervisor_spec& x) {
-    if (!journal_)
+    if (!journal_ && !guardian_)
       return;
     x.on_keep = [this](const std::string& id, const caf::message& value) {
       // Of control: what an apply has changed it to.
-      if (value.match_elements<pup_spec, std::string>())
-        return journal_->configuration(value.get_as<std::string>(1),
-                                       value.get_as<pup_spec>(0).source.value);
+      if (value.match_elements<pup_spec, std::string>()) {
+        if (journal_)
+          journal_->configuration(value.get_as<std::string>(1),
+                                  value.get_as<pup_spec>(0).source.value);
+        return;
+      }
       const auto prefix = unit_child_id({});
       if (!id.starts_with(prefix) || !value.match_elements<wanted_state>())
         return;
@@ -439,7 +446,8 @@ private:
         alone.units[name] = unit;
         guardian_->note(unit_note + name, encode(alone));
       }
-      journal_->unit(name, std::move(unit));
+      if (journal_)
+        journal_->unit(name, std::move(unit));
     };
     x.on_leaving = [this](const caf::error& reason) {
       // A significant process that has ended has ended the whole as was wanted.
@@ -449,7 +457,8 @@ private:
         return;
       if (guardian_)
         guardian_->note(leaving_note, "1");
-      journal_->ends_on_purpose();
+      if (journal_)
+        journal_->ends_on_purpose();
     };
   }
 

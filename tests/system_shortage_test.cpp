@@ -115,6 +115,10 @@ public:
     CHECK(running().empty());
   }
 
+  [[nodiscard]] uid_t user() const {
+    return user_.value_or(::geteuid());
+  }
+
 private:
   std::optional<uid_t> user_;
 };
@@ -317,5 +321,156 @@ SCENARIO("pup start says that the supervisor's program cannot be started") {
                  "the supervisor was killed by SIGKILL"));
   CHECK(contains(starts_with("#!/bin/sh\nexit 0\n"),
                  "ended with code 0 before it was up"));
+  CHECK(box.running().empty());
+}
+
+// -- nowhere to write ---------------------------------------------------------
+
+namespace {
+
+/// Folders that nobody but root may write to, for a user without an account or
+/// HOME.
+class closed_world : public poor_world {
+public:
+  closed_world() {
+    is_somebody = become_somebody();
+    fs::create_directory(path("closed"));
+    env.erase("HOME");
+  }
+
+  void no_state() {
+    env["PUP_STATE_DIR"] = path("closed/state");
+  }
+  void no_runtime() {
+    env["PUP_RUNTIME_DIR"] = path("closed/run");
+  }
+  void open() const {
+    REQUIRE(::chmod(path("closed").c_str(), 0777) == 0);
+  }
+
+  [[nodiscard]] process in_foreground() const {
+    return process{by({"/usr/bin/env"}, {"run", "config.json"})};
+  }
+
+  bool is_somebody = false;
+};
+
+bool may_mount() {
+  command_line what;
+  what.argv = {"/usr/bin/unshare",
+               "--mount",
+               "/bin/mount",
+               "-t",
+               "tmpfs",
+               "none",
+               "/mnt"};
+  return run(what).code == 0;
+}
+
+}  // namespace
+
+SCENARIO("nowhere to write the state: pup run keeps it in memory") {
+  closed_world box;
+  if (!box.is_somebody) {
+    WARN("skipped: needs root, to act as somebody who may not write");
+    return;
+  }
+  SECTION("as the folder cannot be made") {
+    box.no_state();
+  }
+  SECTION("as nothing says where it would be") {
+    box.env.erase("PUP_STATE_DIR");
+  }
+  SECTION("as the folder is there, but read-only") {
+    box.no_state();
+    fs::create_directories(box.path("closed/state/poor"));
+    // Ours, but not to be written to.
+    REQUIRE(
+        ::chown(box.path("closed/state/poor").c_str(), box.user(), box.user())
+        == 0);
+    REQUIRE(::chmod(box.path("closed/state/poor").c_str(), 0500) == 0);
+  }
+  const auto refused = box.rich({"start", "config.json"});
+  CHECK(refused.code == 1);
+  CHECK(contains(refused.err, "set PUP_STATE_DIR"));
+  CHECK(box.running().empty());
+
+  auto pup = box.in_foreground();
+  REQUIRE(pup.says("'poor' is up"));
+  const auto status = box.rich({"status"});
+  CHECK(status.code == 0);
+  CHECK(contains(status.out, "warning: state in memory: "));
+  CHECK(contains(status.out, "one"));
+  // The guardian remembers what this one is killed with.
+  CHECK(box.rich({"block", "one"}).code == 0);
+  const auto first = only(box.supervisors());
+  REQUIRE(::kill(first, SIGKILL) == 0);
+  CHECK(wait_until([&] {
+    const auto now = box.rich({"status", "--json"});
+    return now.code == 0
+           && parse_json(now.out).at("pid").to_number<pid_t>() != first;
+  }));
+  CHECK(contains(box.rich({"status"}).out, "blocked"));
+  CHECK(box.rich({"terminate"}).code == 0);
+  const auto ended = pup.wait();
+  CHECK(ended.code == 0);
+  CHECK(contains(ended.err, "state in memory: "));
+}
+
+SCENARIO("nowhere at all to write: pup run goes on, and is reached later") {
+  closed_world box;
+  if (!box.is_somebody) {
+    WARN("skipped: needs root, to act as somebody who may not write");
+    return;
+  }
+  box.no_state();
+  box.no_runtime();
+  const auto refused = box.rich({"start", "config.json"});
+  CHECK(refused.code == 1);
+  CHECK(contains(refused.err, "or use pup run"));
+
+  auto pup = box.in_foreground();
+  REQUIRE(pup.says("no command can reach pup until it can be made: "));
+  REQUIRE(pup.says("'poor' is up"));
+  CHECK(wait_until([&] { return box.running().size() == 3; }));
+  CHECK(box.rich({"status"}).code == nobody_runs);
+  SECTION("it ends as it should") {
+    pup.signal(SIGTERM);
+    CHECK(pup.wait().code == 0);
+  }
+  SECTION("once its folder can be made it is reached") {
+    box.open();
+    CHECK(pup.says("commands reach pup again"));
+    CHECK(box.rich({"status"}).code == 0);
+    CHECK(box.rich({"terminate"}).code == 0);
+    CHECK(pup.wait().code == 0);
+  }
+  CHECK(box.running().empty());
+}
+
+SCENARIO("a read-only root: pup run goes on") {
+  if (::geteuid() != 0 || !may_mount()) {
+    WARN("skipped: no right to mount a file system here");
+    return;
+  }
+  poor_world box;
+  for (const auto* x : {"run", "state"})
+    fs::create_directory(box.path(x));
+  const auto script =
+      "mount -t tmpfs -o ro none \"$PUP_RUNTIME_DIR\" && "
+      "mount -t tmpfs -o ro none \"$PUP_STATE_DIR\" && "
+      "exec \"$0\" \"$@\"";
+  const words before{"/usr/bin/unshare", "--mount", "/bin/sh", "-c", script};
+  process pup{box.by(before, {"run", "config.json"})};
+  REQUIRE(pup.says("'poor' is up"));
+  pup.signal(SIGTERM);
+  const auto ended = pup.wait();
+  CHECK(ended.code == 0);
+  CHECK(contains(ended.err, "state in memory: "));
+  CHECK(contains(ended.err, "Read-only file system"));
+  CHECK(contains(ended.err, "no command can reach pup"));
+  const auto refused = run(box.by(before, {"start", "config.json"}));
+  CHECK(refused.code == 1);
+  CHECK(contains(refused.err, "Read-only file system; set PUP_STATE_DIR"));
   CHECK(box.running().empty());
 }
