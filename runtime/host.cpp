@@ -242,7 +242,8 @@ private:
     auto own = own_files(spec);
     for (const auto& x : options.own_folders)
       own.push_back(glob_of_path(x));
-    world_.files = real_file_watch(std::move(own), folder_of(options.config));
+    world_.files = real_file_watch(std::move(own), folder_of(options.config),
+                                   &loop_.loop());
     auto whole = tree(spec, options);
     past_.kept.clear();  // a unit that is added later has no past
     missed_.clear();
