@@ -1,6 +1,6 @@
 // What the machine does not give from the beginning: a command says so in a
-// sentence, and leaves nothing behind. What it runs out of later is the matter
-// of system_faults_test.
+// sentence, and leaves nothing behind, or it goes on with less. What it runs
+// out of later is the matter of system_faults_test.
 #include "catch.hpp"
 #include "system.hpp"
 
@@ -473,4 +473,86 @@ SCENARIO("a read-only root: pup run goes on") {
   CHECK(refused.code == 1);
   CHECK(contains(refused.err, "Read-only file system; set PUP_STATE_DIR"));
   CHECK(box.running().empty());
+}
+
+// -- descriptors for hundreds
+// ---------------------------------------------------
+
+namespace {
+
+/// Three hundred that say a word, and how many of them are in the log.
+std::string crowd() {
+  return config(
+      {R"({"id": "many", "cmd": ["sh", "-c", "echo a word; exec sleep 1000"],
+           "cluster": {"instances": 300}})"});
+}
+
+std::size_t words_kept(const sandbox& box) {
+  const auto log = box.pup({"logs", "-n", "10000"}).out;
+  std::size_t result = 0;
+  for (auto at = log.find("a word"); at != std::string::npos;
+       at = log.find("a word", at + 1))
+    ++result;
+  return result;
+}
+
+std::string warnings_in(const sandbox& box) {
+  const auto now = box.status();
+  std::string result;
+  for (const auto& x : now.at("warnings").as_array())
+    result += std::string{x.as_string()} + '\n';
+  return result;
+}
+
+finished start_below(const sandbox& box, int descriptors) {
+  auto command = box.command({"start", "config.json"});
+  command.argv.insert(
+      command.argv.begin(),
+      {"/usr/bin/prlimit", "--nofile=" + std::to_string(descriptors)});
+  return run(command);
+}
+
+}  // namespace
+
+SCENARIO("300 processes below a hard limit of 1024: all output is kept") {
+  if (sanitized) {
+    WARN("not under sanitizers");
+    return;
+  }
+  sandbox box;
+  box.write("config.json", crowd());
+  const auto started = start_below(box, 1024);
+  CHECK(started.code == 0);
+  CHECK_FALSE(contains(started.out, "Too many open files"));
+  CHECK(warnings_in(box).empty());
+  CHECK(wait_until([&] { return words_kept(box) == 300; }));
+  // Nor does anybody lose it by a restart.
+  CHECK(box.pup({"restart", "all"}).code == 0);
+  CHECK(wait_until([&] { return words_kept(box) == 600; }));
+  CHECK(box.end() == "");
+}
+
+SCENARIO(
+    "output that there are no descriptors for is kept from the next life") {
+  if (sanitized) {
+    WARN("not under sanitizers");
+    return;
+  }
+  sandbox box;
+  box.write("config.json", crowd());
+  const auto started = start_below(box, 400);
+  CHECK(started.code == 0);
+  CHECK(contains(started.out, "goes to /dev/null until it is restarted"));
+  CHECK(contains(warnings_in(box), "processes is not kept"));
+  REQUIRE(wait_until([&] { return words_kept(box) > 150; }));
+  const auto kept = words_kept(box);
+  CHECK(kept < 300);
+
+  CHECK(box.pup({"scale", "many", "100"}).code == 0);
+  CHECK(wait_until([&] { return warnings_in(box).empty(); }));
+  CHECK(box.pup({"scale", "many", "150"}).code == 0);
+  CHECK(box.pup({"restart", "all"}).code == 0);
+  CHECK(wait_until([&] { return words_kept(box) == kept + 50 + 150; }));
+  CHECK_FALSE(contains(box.pup({"status"}).out, "/dev/null"));
+  CHECK(box.end() == "");
 }
