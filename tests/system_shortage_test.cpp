@@ -487,13 +487,16 @@ std::string crowd() {
            "cluster": {"instances": 300}})"});
 }
 
-std::size_t words_kept(const sandbox& box) {
-  const auto log = box.pup({"logs", "-n", "10000"}).out;
+std::size_t count_of(const std::string& what, const std::string& text) {
   std::size_t result = 0;
-  for (auto at = log.find("a word"); at != std::string::npos;
-       at = log.find("a word", at + 1))
+  for (auto at = text.find(what); at != std::string::npos;
+       at = text.find(what, at + 1))
     ++result;
   return result;
+}
+
+std::size_t words_kept(const sandbox& box) {
+  return count_of("a word", box.pup({"logs", "-n", "10000"}).out);
 }
 
 std::string warnings_in(const sandbox& box) {
@@ -544,13 +547,15 @@ SCENARIO(
   CHECK(started.code == 0);
   CHECK(contains(started.out, "goes to /dev/null until it is restarted"));
   CHECK(contains(warnings_in(box), "processes is not kept"));
-  REQUIRE(wait_until([&] { return words_kept(box) > 150; }));
-  const auto kept = words_kept(box);
+  const auto kept = 300 - count_of("/dev/null", box.pup({"status"}).out);
+  CHECK(kept > 150);
   CHECK(kept < 300);
+  REQUIRE(wait_until([&] { return words_kept(box) == kept; }));
 
   CHECK(box.pup({"scale", "many", "100"}).code == 0);
   CHECK(wait_until([&] { return warnings_in(box).empty(); }));
   CHECK(box.pup({"scale", "many", "150"}).code == 0);
+  REQUIRE(wait_until([&] { return words_kept(box) == kept + 50; }));
   CHECK(box.pup({"restart", "all"}).code == 0);
   CHECK(wait_until([&] { return words_kept(box) == kept + 50 + 150; }));
   CHECK_FALSE(contains(box.pup({"status"}).out, "/dev/null"));
