@@ -245,6 +245,8 @@ void cluster_state::ended_by_itself(slot& x, const ending& how) {
     note(x, event_kind::decided, "blocked: is not started again");
     return rest(run_state::blocked, to_string(how) + "; blocked");
   }
+  if (how.what == ending::kind::not_launched && how.code == ending::no_room)
+    return postpone(x, how);
   const auto success = has(of.success_exit_codes);
   const auto at_rest = success ? run_state::finished : run_state::failed;
   const auto why = success ? how.rest : to_string(how);
@@ -271,17 +273,34 @@ void cluster_state::ended_by_itself(slot& x, const ending& how) {
 }
 
 void cluster_state::start_again(slot& x, const ending& how, duration delay) {
-  const auto at_once = delay <= duration::zero();
-  const auto when =
-      "starting again " + (at_once ? "at once" : "in " + in_words(delay));
-  auto why = to_string(how) + "; " + when;
-  note(x, event_kind::decided, rule_name(spec()) + ": " + when);
   ++x.restarts;
-  pending.settle(x.number, direction::up, outcome_of(x, false, why));
-  x.reason = std::move(why);  // holds until it is ready
+  tell_return(x, how, delay, rule_name(spec()));
   if (!spec().cluster)
     tell_ended(unit_ended::next::restart, how);
-  if (at_once)
+  return_after(x, delay);
+}
+
+// Nothing has run, so there is nothing to judge: no rule is asked, no limit
+// counts it, and no group acts upon it.
+void cluster_state::postpone(slot& x, const ending& how) {
+  const auto delay = x.rules->postponed(slot_child, random01());
+  tell_return(x, how, delay, "a shortage of the machine");
+  return_after(x, delay);
+}
+
+void cluster_state::tell_return(slot& x, const ending& how, duration delay,
+                                const std::string& rule) {
+  const auto when =
+      "starting again "
+      + (delay <= duration::zero() ? "at once" : "in " + in_words(delay));
+  auto why = to_string(how) + "; " + when;
+  note(x, event_kind::decided, rule + ": " + when);
+  pending.settle(x.number, direction::up, outcome_of(x, false, why));
+  x.reason = std::move(why);  // holds until it is ready
+}
+
+void cluster_state::return_after(slot& x, duration delay) {
+  if (delay <= duration::zero())
     return ask_for_launch(x, false);
   x.now = phase::backoff;
   x.timer = ++last_timer;

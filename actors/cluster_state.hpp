@@ -234,6 +234,10 @@ struct cluster_state {
   void ended(slot& x, const ending& how);
   void ended_by_itself(slot& x, const ending& how);
   void start_again(slot& x, const ending& how, duration delay);
+  void postpone(slot& x, const ending& how);
+  void tell_return(slot& x, const ending& how, duration delay,
+                   const std::string& rule);
+  void return_after(slot& x, duration delay);
   void backoff_over(const backoff_due& due);
   void became_ready(slot& x, const instance_ready& fact);
   void expires(slot& x, const instance_expires& fact);

@@ -89,7 +89,8 @@ struct instance_state {
   instance_actor task;
   std::uint64_t task_number = 0;
   std::function<void(const std::string&)> after_task;
-  bool exec_done = false;  // a process came to be, or never will
+  bool task_had_no_room = false;  // of the last one, see ending::no_room
+  bool exec_done = false;         // a process came to be, or never will
   std::chrono::milliseconds retry_delay = first_retry;
   std::uint64_t watchdog_number = 0;
   std::uint64_t check_number = 0;
@@ -142,6 +143,7 @@ struct instance_state {
     if (fact.number != task_number || !after_task)
       return;
     task = nullptr;
+    task_had_no_room = fact.no_room;
     const auto then = std::exchange(after_task, nullptr);
     then(fact.fault);
   }
@@ -156,7 +158,8 @@ struct instance_state {
     run(args.hooks.pre_start, "preStart", {}, [this](const std::string& fault) {
       if (fault.empty())
         return launch_process();
-      ended({ending::kind::not_launched, 0, 0, "hook preStart: " + fault});
+      ended({ending::kind::not_launched, task_had_no_room ? ending::no_room : 0,
+             0, "hook preStart: " + fault});
     });
   }
 

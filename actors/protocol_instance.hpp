@@ -31,13 +31,16 @@ struct ending {
   enum class kind : std::uint8_t {
     exited,        ///< `code`
     signalled,     ///< `signal`
-    not_launched,  ///< no process ever ran: `text`; `code` may be port_taken
+    not_launched,  ///< no process ever ran: `text`; `code` as below, or 0
     not_ready,     ///< was stopped for not becoming ready in time
     unhealthy,     ///< was stopped for what it did or failed to do: `text`
     lost,          ///< the instance actor itself failed
   };
   /// `code` of not_launched: somebody else listens on its port.
   static constexpr std::int32_t port_taken = 1;
+  /// The same: the machine had no process, memory or descriptor for it. That is
+  /// no fault of the process, and counts against none of its limits.
+  static constexpr std::int32_t no_room = 2;
 
   kind what = kind::lost;
   std::int32_t code = 0;

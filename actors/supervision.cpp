@@ -78,6 +78,12 @@ decision supervision::ended(const std::string& id, bool normal,
   return result;
 }
 
+duration supervision::postponed(const std::string& id, double random) {
+  const auto i = find(id);
+  return i == children_.end() ? duration::zero()
+                              : i->delays.next(false, random);
+}
+
 void supervision::forgive(const std::string& id) {
   restarts_.clear();
   const auto i = find(id);

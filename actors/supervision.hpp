@@ -157,6 +157,11 @@ public:
   decision ended(const std::string& id, bool normal, life_stage reached,
                  time_point now, double random);
 
+  /// The child could not even begin, for want of what the machine gives: how
+  /// long to wait before it is tried again, whatever its restart type. Counts
+  /// against no limit. Zero for unknown ids.
+  duration postponed(const std::string& id, double random);
+
   /// Somebody started the child on purpose: its series and the window of
   /// restarts begin anew.
   void forgive(const std::string& id);

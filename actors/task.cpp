@@ -33,10 +33,10 @@ struct task_state {
   caf::actor_addr client;
 
   // The launcher kills what its owner leaves behind.
-  void done(pointer self, std::string fault) {
+  void done(pointer self, std::string fault, bool no_room = false) {
     if (auto to = caf::actor_cast<caf::strong_actor_ptr>(client))
       self->send(caf::actor_cast<task_client>(std::move(to)),
-                 task_done{args.number, std::move(fault)});
+                 task_done{args.number, std::move(fault), no_room});
     self->quit();
   }
 };
@@ -71,7 +71,10 @@ self_actor::behavior_type task_behavior(task_state::pointer self,
       [self](const process_ended& fact) {
         const auto good =
             fact.how.what == ending::kind::exited && fact.how.code == 0;
-        self->state.done(self, good ? std::string{} : to_string(fact.how));
+        const auto no_room = fact.how.what == ending::kind::not_launched
+                             && fact.how.code == ending::no_room;
+        self->state.done(self, good ? std::string{} : to_string(fact.how),
+                         no_room);
       },
       [](const process_said&) {},
       [](const retune&) {},

@@ -13,6 +13,8 @@ namespace pup {
 struct task_done {
   std::uint64_t number = 0;
   std::string fault;  ///< empty: it ended with code 0
+  /// It did not even begin, see ending::no_room.
+  bool no_room = false;
 };
 
 using task_client = caf::typed_actor<caf::reacts_to<task_done>>;

@@ -245,7 +245,11 @@ public:
 
   void serve(std::shared_ptr<proxy> plane) {
     plane_ = std::move(plane);
-    thread_ = std::thread{[this] { loop_.run(); }};
+    try {
+      thread_ = std::thread{[this] { loop_.run(); }};
+    } catch (const std::system_error&) {
+      to_.reset();  // nobody can ask; what is carried goes on all the same
+    }
   }
 
   void tell(const proxy_fact& fact) {

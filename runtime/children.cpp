@@ -54,7 +54,7 @@ public:
     };
     facts.failed = [this](std::uint64_t number, const os_fault& fault) {
       if (const auto p = find(number))
-        failed(p, {fault.call, to_string(fault)});
+        failed(p, {fault.call, to_string(fault), fault.code});
     };
     facts.leader_ended = [this](std::uint64_t number, const leader_end& end) {
       if (const auto p = find(number))
@@ -353,7 +353,7 @@ std::variant<children::impl::process_ptr, launch_fault> children::impl::start(
   auto output = request.open_output ? request.open_output() : output_ends{};
   auto wait = readiness::prepare(loop_, readiness_of(request));
   if (const auto* fault = std::get_if<os_fault>(&wait))
-    return launch_fault{fault->call, to_string(*fault)};
+    return launch_fault{fault->call, to_string(*fault), fault->code};
   auto& ready = std::get<readiness>(wait);
   auto variables = request.environment;
   variables.merge(ready.variables());

@@ -99,6 +99,7 @@ struct launch_fault {
   std::string stage;
   /// For people: "port 8000 is in use by pid 4711 (nginx)".
   std::string text;
+  int code = 0;  ///< errno of a system call that failed; else 0
 
   bool operator==(const launch_fault&) const = default;
 };

@@ -2,6 +2,7 @@
 
 #include "pup/config/paths.hpp"
 #include "pup/config/plain_text.hpp"
+#include "pup/runtime/descendants.hpp"
 #include "pup/runtime/guarded.hpp"
 #include "pup/runtime/ipc.hpp"
 #include "pup/runtime/logs.hpp"
@@ -11,6 +12,7 @@
 #include "pup/runtime/pidfd.hpp"
 #include "pup/runtime/place.hpp"
 #include "pup/runtime/process.hpp"
+#include "pup/runtime/shortage.hpp"
 #include "pup/runtime/status_door.hpp"
 #include "pup/runtime/text_file.hpp"
 #include "pup/runtime/upgrade.hpp"
@@ -19,10 +21,14 @@
 #include <algorithm>
 #include <array>
 #include <condition_variable>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <functional>
 #include <mutex>
+#include <stdexcept>
+#include <system_error>
 #include <thread>
 
 #include <fcntl.h>
@@ -63,11 +69,21 @@ std::string in_seconds(milliseconds x) {
   return text.data();
 }
 
+/// What the actor system of a command takes: a worker, the clock, the printer
+/// and the multiplexer; and the thread that shows progress.
+needs needs_of_command() {
+  return {"this command", 5, 12, 4u << 20};
+}
+
 /// One for the whole command. Never taken down: its threads would be waited for
-/// although the answer is there, see run_client().
+/// although the answer is there, see run_client(). Throws std::runtime_error
+/// when there is not enough for it.
 caf::actor_system& client_system() {
   static auto& config = *new caf::actor_system_config;
   static auto& result = []() -> caf::actor_system& {
+    if (const auto short_of = find_shortage(needs_of_command());
+        !short_of.empty())
+      throw std::runtime_error{short_of};
     configure(config, ipc_role::client);
     add_message_types(config);
     return *new caf::actor_system{config};
@@ -80,8 +96,13 @@ caf::actor_system& client_system() {
 class progress {
 public:
   explicit progress(const control_actor& of) {
-    if (::isatty(STDERR_FILENO) == 1)
+    if (::isatty(STDERR_FILENO) != 1)
+      return;
+    try {
       thread_ = std::thread{[this, of] { run(of); }};
+    } catch (const std::system_error&) {
+      // Without a thread for it nothing is shown.
+    }
   }
   progress(const progress&) = delete;
   progress& operator=(const progress&) = delete;
@@ -405,37 +426,67 @@ exit_code apply_config(const command& what) {
   return failures.empty() ? exit_code::done : exit_code::failed;
 }
 
+/// The end of a process, awaited.
+class awaited_end {
+public:
+  explicit awaited_end(pid_t pid) : pid_(pid), fd_(open_pidfd(pid)) {
+    refused_ = !fd_ && errno != ESRCH;
+  }
+
+  /// False: `deadline` has passed before.
+  bool wait(std::chrono::steady_clock::time_point deadline) {
+    for (;;) {
+      const auto left =
+          std::max(std::chrono::ceil<milliseconds>(
+                       deadline - std::chrono::steady_clock::now()),
+                   milliseconds{0});
+      if (!fd_ && (!refused_ || has_ended()))
+        return true;
+      // A filter that refuses the descriptor leaves nothing to wait for.
+      pollfd ended{fd_.get(), POLLIN, 0};
+      const auto pause = fd_ ? left : std::min(left, without_event);
+      const auto count = ::poll(&ended, 1, static_cast<int>(pause.count()));
+      if (count > 0)
+        return true;
+      if (count == 0 && left.count() == 0)
+        return false;
+      if (count < 0 && errno != EINTR)
+        return true;
+    }
+  }
+
+private:
+  static constexpr milliseconds without_event{50};
+
+  /// Reaped or not.
+  [[nodiscard]] bool has_ended() const {
+    const auto now = stat_of(pid_);
+    return !now || !now->lives();
+  }
+
+  pid_t pid_;
+  unique_fd fd_;
+  bool refused_ = false;
+};
+
 exit_code end_supervisor(const command& what, const control_actor& control,
                          session& with) {
   const auto identity = with.ask(control, get_status{});
   if (!identity)
     return complain(session::text_of_error(identity.error()));
   // Opened before the end begins, so that the pid cannot be another's.
-  const auto supervisor = open_pidfd(identity->pid);
+  awaited_end supervisor{identity->pid};
   const auto answer = with.ask(control, terminate{});
   if (!answer)
     return complain(session::text_of_error(answer.error()));
   // The guardian ends last. As long as the supervisor runs so does it, and the
   // pid is its own.
-  const auto last = open_pidfd(answer->pid);
-  if (!what.wait || !supervisor)
+  awaited_end last{answer->pid};
+  if (!what.wait)
     return exit_code::done;
   const progress shown{control};
   const auto deadline = std::chrono::steady_clock::now() + with.work_limit();
-  int count = 1;
-  for (const auto* x : {&supervisor, &last}) {
-    pollfd ended{x->get(), POLLIN, 0};
-    while (*x && count > 0) {
-      const auto left = std::chrono::ceil<milliseconds>(
-          deadline - std::chrono::steady_clock::now());
-      count = ::poll(&ended, 1,
-                     static_cast<int>(std::max(left, milliseconds{0}).count()));
-      if (count >= 0 || errno != EINTR)
-        break;
-      count = 1;
-    }
-  }
-  if (count == 0)
+  if (!supervisor.wait(deadline) || !last.wait(deadline))
     return complain("pup: '" + identity->name + "' is still stopping after "
                     + in_seconds(with.work_limit())
                     + "; pup status shows what remains");
@@ -460,10 +511,37 @@ exit_code upgrade_supervisor(const command& what) {
 
 struct background {
   pid_t pid = 0;
-  std::string said;  // without the marker
-  std::string name;  // empty: it did not come up
-  int exit_status = 1;
+  std::string said;     // without the marker
+  std::string name;     // empty: it did not come up
+  int wait_status = 0;  // then: as waitpid() has it
 };
+
+/// Why nothing came up, where what was said does not tell. A guardian passes on
+/// how its supervisor has ended, as a shell would.
+std::string words_of_failure(const background& x) {
+  constexpr int signalled = 128;
+  const auto killed = [](const char* who, int signo) {
+    const auto* name = ::sigabbrev_np(signo);
+    return std::string{"pup: "} + who + " was killed by "
+           + (name != nullptr ? "SIG" + std::string{name}
+                              : "signal " + std::to_string(signo))
+           + " before the supervisor was up"
+           + (signo == SIGKILL ? "; look for the out-of-memory killer in dmesg"
+              : signo == SIGSEGV || signo == SIGABRT
+                  ? "; it may have too little memory (ulimit -v)"
+                  : "");
+  };
+  if (WIFSIGNALED(x.wait_status))
+    return killed("the guardian", WTERMSIG(x.wait_status));
+  const auto code = WEXITSTATUS(x.wait_status);
+  if (code > signalled)
+    return killed("the supervisor", code - signalled);
+  if (x.said.find_first_not_of(" \n") != std::string::npos)
+    return {};
+  return "pup: the supervisor ended with code " + std::to_string(code)
+         + " before it was up, and did not say why; start it with pup run to "
+           "see more";
+}
 
 /// Starts `pup run` without a terminal and listens to what it says until it is
 /// up or has ended: both close the pipe.
@@ -506,20 +584,27 @@ std::variant<background, exit_code> launch_background(const command& what) {
     result.said.erase(marker);
     return result;
   }
-  int status = 0;
-  if (::waitpid(result.pid, &status, 0) == result.pid && WIFEXITED(status))
-    result.exit_status = WEXITSTATUS(status);
+  while (::waitpid(result.pid, &result.wait_status, 0) < 0 && errno == EINTR) {}
   return result;
 }
 
 exit_code start(const command& what) {
+  // What this command needs afterwards it has before it begins something.
+  if (what.wait)
+    client_system();
   auto begun = launch_background(what);
   if (const auto* code = std::get_if<exit_code>(&begun))
     return *code;
   const auto& started = std::get<background>(begun);
   complain_lines(started.said);
-  if (started.name.empty())
-    return started.exit_status == 2 ? exit_code::usage : exit_code::failed;
+  if (started.name.empty()) {
+    if (const auto why = words_of_failure(started); !why.empty())
+      complain(why);
+    return WIFEXITED(started.wait_status)
+                   && WEXITSTATUS(started.wait_status) == 2
+               ? exit_code::usage
+               : exit_code::failed;
+  }
   if (!what.wait)
     return exit_code::done;
   wanted_supervisor asked;

@@ -13,7 +13,9 @@
 #include "pup/runtime/machine.hpp"
 #include "pup/runtime/output.hpp"
 #include "pup/runtime/place.hpp"
+#include "pup/runtime/proxy.hpp"
 #include "pup/runtime/service_manager.hpp"
+#include "pup/runtime/shortage.hpp"
 #include "pup/runtime/status_door.hpp"
 #include "pup/runtime/survivors.hpp"
 #include "pup/runtime/trusted_path.hpp"
@@ -53,6 +55,15 @@ constexpr const char* config_name = "config";
 constexpr const char* config_file_name = "config-file";
 constexpr const char* facts_name = "facts";
 constexpr const char* own_name = "name";
+
+/// What this process takes before it has started anything: the loops of
+/// launcher and journal, the log, two workers, the clock, the printer and the
+/// multiplexer of the actor system, and the data plane, which has two
+/// descriptors for each of its threads.
+needs needs_of_supervisor() {
+  const auto shards = default_shards();
+  return {"the supervisor", 8 + shards, 36 + 2 * shards, 4u << 20};
+}
 
 /// What is meant for us becomes readable instead of ending the process. Blocked
 /// before the first thread, so that all inherit it; children get an empty mask.
@@ -122,6 +133,13 @@ std::optional<os_fault> enter(const std::string& folder) {
   return std::nullopt;
 }
 
+/// What it means to have no state folder.
+std::string in_memory(const place& x) {
+  return "state in memory: " + x.state_fault()
+         + "; what is scaled, blocked or stopped is forgotten when pup ends, "
+           "and output goes only where `logger` says";
+}
+
 /// The running supervisor: everything on the main thread but the actors.
 class daemon {
 public:
@@ -133,20 +151,19 @@ public:
         guardian_(std::move(guardian)),
         facts_(std::move(facts)),
         signals_(loop_, signals.release()),
-        readers_(readers) {
+        readers_(readers),
+        had_folder_(place_.is_open()
+                    || (guardian_ && guardian_->inherited().predecessors > 0)) {
     configure(config_, ipc_role::server);
     add_message_types(config_);
     sys_.emplace(config_);
     host_options options;
     options.config = facts_.config;
     options.version = PUP_VERSION;
-    options.log_folder = log_folder(place_.state_folder());
-    options.state_folder = place_.state_folder();
-    options.state_is_locked = true;
+    use_state_folder(options);
     options.owner = place_.mark();
-    options.own_folders = {
-        place_.state_folder(),
-        std::filesystem::path{place_.socket_path()}.parent_path().string()};
+    options.own_folders.push_back(
+        std::filesystem::path{place_.socket_path()}.parent_path().string());
     options.console = !background_;
     options.load = [name = place_.name(), given = what.name.has_value()](
                        const apply& x) { return read_applied(x, name, given); };
@@ -184,6 +201,19 @@ public:
   }
 
 private:
+  void use_state_folder(host_options& options) const {
+    if (place_.state_folder().empty()) {
+      options.warnings = [why = in_memory(place_)] {
+        return std::vector<std::string>{why};
+      };
+      return;
+    }
+    options.log_folder = log_folder(place_.state_folder());
+    options.state_folder = place_.state_folder();
+    options.state_is_locked = true;
+    options.own_folders.push_back(place_.state_folder());
+  }
+
   /// Each control actor gets the socket: its predecessor has failed.
   void announce(const control_actor& x) {
     if (aside_)
@@ -238,10 +268,10 @@ private:
     try {
       folder_watch_.emplace(loop_, place_.folder(),
                             [this] { look_at_folder(); });
-      look_at_folder();
     } catch (const std::system_error& error) {
       complain("pup: " + place_.folder() + ": is not watched: " + error.what());
     }
+    look_at_folder();
   }
 
   /// Whether all is there by which commands and readers find us.
@@ -259,14 +289,17 @@ private:
       return;
     door_.reset();
     const auto error = make_folder();
+    const auto folder = "pup: " + place_.folder();
+    const auto* was = had_folder_ ? ": was removed, and " : ": ";
     if (!error && control_ && let_in())
-      complain("pup: " + place_.folder()
-               + ": was removed, and is made anew; commands reach pup again");
+      complain(folder + was + "is made anew; commands reach pup again");
     if (error && std::exchange(lost_, error->text) != error->text)
-      complain("pup: " + place_.folder() + ": was removed, and no command can "
-               "reach pup until it can be made anew: " + error->text);
-    if (!error)
-      lost_.clear();
+      complain(folder + was + "no command can reach pup until it can be made: "
+               + error->text);
+    if (error)
+      return;
+    lost_.clear();
+    had_folder_ = true;
   }
 
   std::optional<place_error> make_folder() {
@@ -456,7 +489,8 @@ private:
   publication publication_;  // goes first: it refers to the actor system
   std::optional<status_door> door_;
   std::optional<folder_watch> folder_watch_;
-  std::string lost_;  // why the folder cannot be made anew
+  bool had_folder_ = true;  // this one, or one before it
+  std::string lost_;        // why it cannot be made anew
 };
 
 }  // namespace
@@ -534,7 +568,12 @@ place_locks locks_of(inheritance& x) {
 /// what it is.
 std::optional<std::string> end_predecessor(const pup_spec& spec,
                                            const place& where, int signals) {
-  const auto found = read_state(where.state_folder());
+  if (where.mark().empty())  // so there was none
+    return std::nullopt;
+  const auto found =
+      where.state_folder().empty()
+          ? std::variant<std::optional<saved_state>, std::string>{}
+          : read_state(where.state_folder());
   const saved_state* recorded = nullptr;
   if (const auto* fault = std::get_if<std::string>(&found))
     complain("pup: " + *fault + "; starting from the configuration");
@@ -573,6 +612,9 @@ exit_code run_supervisor(const command& what) {
   if (const auto* fault = std::get_if<std::string>(&met))
     return complain("pup: " + *fault);
   const auto guardian = std::get<std::shared_ptr<guardian_link>>(met);
+  if (const auto short_of = find_shortage(needs_of_supervisor());
+      !short_of.empty())
+    return complain("pup: " + short_of);
   auto wanted = find_config(what, guardian.get());
   if (!wanted)
     return complain(
@@ -604,12 +646,20 @@ exit_code run_supervisor(const command& what) {
   if (!follows && !what.name)
     if (const auto error = take_over_former_name(file, process_environment()))
       return complain(error->text);
-  auto opened =
-      open_place(spec.name, process_environment(), facts,
-                 follows ? locks_of(guardian->inherited()) : place_locks{});
-  if (const auto* error = std::get_if<place_error>(&opened))
-    return complain(error->text);
+  auto opened = open_place(
+      spec.name, process_environment(), facts,
+      follows ? locks_of(guardian->inherited()) : place_locks{},
+      what.background ? without_folder::fails : without_folder::goes_on);
+  if (const auto* error = std::get_if<place_error>(&opened)) {
+    const auto needs_folder =
+        what.background && error->code == place_errc::system;
+    return complain(
+        error->text
+        + (needs_folder ? ", or use pup run, which does without" : ""));
+  }
   auto& where = std::get<place>(opened);
+  if (where.state_folder().empty())
+    complain("pup: " + in_memory(where));
   if (where.is_open())
     if (const auto error = where.admit(readers))
       return complain(error->text);

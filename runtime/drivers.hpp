@@ -7,6 +7,8 @@
 #include "pup/actors/protocol.hpp"
 #include "pup/runtime/proxy_facts.hpp"
 
+#include <atomic>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -43,6 +45,9 @@ struct launcher_options {
   std::shared_ptr<inheritance> inherited{};
   /// Keeps the sockets of clusters in mode inherit. May be null.
   std::shared_ptr<socket_keeper> keeper{};
+  /// How many processes run without their output being taken, for want of
+  /// descriptors. May be null.
+  std::shared_ptr<std::atomic<std::uint32_t>> mute{};
 };
 
 /// Starts processes on `loop`, which must run, or be about to, until this actor
@@ -54,10 +59,11 @@ launcher_actor spawn_launcher(caf::actor_system& sys,
 /// Answers when `notes`, which outlives the actor, has been written.
 memory_actor spawn_memory(caf::actor_system& sys, journal& notes);
 
-/// Owns the data plane; its threads and listening sockets end with the actor.
-/// `shards`: threads that carry bytes.
-/// `keeper`: takes care of the sockets, and has those to go on with;
-/// `predecessors`: who else has connections to the backends. Both may be null.
+/// Throws std::system_error when a thread, or what it waits with, is not to be
+/// had. Owns the data plane; its threads and listening sockets end with the
+/// actor. `shards`: threads that carry bytes. `keeper`: takes care of the
+/// sockets, and has those to go on with; `predecessors`: who else has
+/// connections to the backends. Both may be null.
 proxy_actor spawn_proxy(caf::actor_system& sys, unsigned shards,
                         std::shared_ptr<inherit_groups> groups,
                         std::shared_ptr<socket_keeper> keeper = nullptr,

@@ -160,8 +160,12 @@ launcher_self::behavior_type launcher_behavior(
       [self](const process_gone& fact) { self->state.samples.erase(fact.pid); },
       [self](const probe_done& fact) {
         auto found = self->state.probes.extract(fact.number);
-        if (!found.empty())
+        if (found.empty())
+          return;
+        if (fact.asked)
           found.mapped().deliver(probed{fact.fault});
+        else  // it counts neither way
+          found.mapped().deliver(caf::make_error(caf::sec::runtime_error));
       },
   };
 }

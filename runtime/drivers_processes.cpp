@@ -4,11 +4,15 @@
 #include "pup/runtime/journal.hpp"
 #include "pup/runtime/ports.hpp"
 #include "pup/runtime/probe.hpp"
+#include "pup/runtime/shortage.hpp"
 #include "pup/runtime/socket_keeper.hpp"
 
 #include <boost/asio/post.hpp>
 
 #include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <set>
@@ -88,6 +92,9 @@ process_table::process_table(boost::asio::io_context& loop,
       journal_(options.notes),
       groups_(std::move(options.groups)),
       loop_(loop),
+      patience_(loop),
+      mute_(options.mute ? std::move(options.mute)
+                         : std::make_shared<std::atomic<std::uint32_t>>(0)),
       parent_(options.parent),
       inherited_(std::move(options.inherited)),
       keeper_(std::move(options.keeper)),
@@ -105,6 +112,53 @@ void process_table::launch(pup::launch request, weak<instance_actor> to) {
   auto& mine = owners_[request.id];
   mine = {request.life, std::move(to), 0, {}, false, request.max_memory};
   mine.awaited_port = awaited_port_of(request);
+  // One that waits still has lost its owner.
+  std::erase_if(waiting_, [&](const auto& x) { return x.id == request.id; });
+  waiting_.push_back(std::move(request));
+  proceed();
+}
+
+// -- launches, which wait for descriptors -------------------------------------
+
+void process_table::proceed() {
+  while (!waiting_.empty()) {
+    const auto leave = budget_.ask();
+    if (leave == launch_budget::leave::refused)
+      return;
+    output_ends output;
+    if (takes_output(waiting_.front()))
+      output = open_output(waiting_.front(), leave);
+    if (!output.warning.empty() && may_come_free())
+      return budget_.done();
+    auto request = std::move(waiting_.front());
+    waiting_.pop_front();
+    if (!begin(request, std::move(output)))
+      budget_.done();
+  }
+}
+
+bool process_table::may_come_free() {
+  constexpr std::chrono::seconds patience{1};
+  if (budget_.under_way() > 1 || hope_ == hope::waiting)
+    return true;
+  if (hope_ == hope::none)
+    return false;
+  hope_ = hope::waiting;
+  *needs_room_ = true;
+  patience_.expires_after(patience);
+  patience_.async_wait(
+      [weak = weak_from_this()](const boost::system::error_code& error) {
+        const auto self = weak.lock();
+        if (error || !self || self->hope_ != hope::waiting)
+          return;
+        self->hope_ = hope::none;
+        self->proceed();
+      });
+  return true;
+}
+
+bool process_table::begin(pup::launch& request, output_ends output) {
+  auto& mine = owners_[request.id];
   launch_request wanted;
   if (request.inherit) {
     const auto& from = *request.inherit;
@@ -114,7 +168,9 @@ void process_table::launch(pup::launch request, weak<instance_actor> to) {
       ending how;
       how.what = ending::kind::not_launched;
       how.text = in_words(*error, from.spec.common_port);
-      return end(request.id, request.life, std::move(how));
+      unattached_.erase(request.id);
+      end(request.id, request.life, std::move(how));
+      return false;
     }
     mine.socket = {from.cluster, from.slot};
     wanted.listen_socket =
@@ -122,14 +178,41 @@ void process_table::launch(pup::launch request, weak<instance_actor> to) {
   }
   keep_group(mine.socket);
   describe(wanted, request);
-  if (takes_output(request)) {
-    auto plan = std::make_shared<log_attachment>(attachment_of(request));
-    wanted.open_output = [this, key = request.id, life = request.life,
-                          plan = std::move(plan)] {
-      return open_output(key, life, *plan);
-    };
+  if (!output.warning.empty()) {
+    mine.mute = true;
+    ++*mute_;
   }
+  wanted.open_output = [ends = std::make_shared<output_ends>(
+                            std::move(output))] { return std::move(*ends); };
+  under_way_[request.id] = request.life;
   children_.launch(request.id, request.life, std::move(wanted));
+  return true;
+}
+
+void process_table::settled(const std::string& id, std::uint64_t life) {
+  const auto i = under_way_.find(id);
+  if (i == under_way_.end() || i->second != life)
+    return;
+  under_way_.erase(i);
+  budget_.done();
+  proceed();
+}
+
+void process_table::made_room() {
+  if (free_descriptors() < launch_budget::of_launch) {
+    *needs_room_ = true;
+    return;
+  }
+  hope_ = hope::fresh;
+  patience_.cancel();
+  proceed();
+}
+
+bool process_table::drop_waiting(const std::string& id, std::uint64_t life) {
+  return std::erase_if(
+             waiting_,
+             [&](const pup::launch& x) { return x.id == id && x.life == life; })
+         > 0;
 }
 
 void process_table::adopt(pup::launch request, const weak<instance_actor>& to) {
@@ -179,6 +262,11 @@ void process_table::settle(const settle_life& x) {
 void process_table::signal(const send_signal& x) {
   if (auto* to = find(x.id, x.life))
     to->told_to_stop = to->told_to_stop || x.stop || x.signal == SIGKILL;
+  const auto ends_it = x.stop || x.signal == SIGKILL;
+  if (ends_it && drop_waiting(x.id, x.life))
+    return end(x.id, x.life,
+               {ending::kind::not_launched, 0, 0,
+                "stopped before its process was started"});
   // SIGKILL also ends a launch that still waits for its predecessor.
   if (x.signal == SIGKILL)
     children_.kill_group(x.id, x.life);
@@ -189,20 +277,28 @@ void process_table::signal(const send_signal& x) {
 }
 
 void process_table::abandon(const std::string& id, std::uint64_t life) {
+  drop_waiting(id, life);
+  if (const auto x = under_way_.find(id);
+      x != under_way_.end() && x->second == life)
+    unattached_.erase(id);
   children_.abandon(id, life);
   const auto i = owners_.find(id);
-  if (i == owners_.end() || i->second.life != life)
-    return;
-  forget(i);
+  if (i != owners_.end() && i->second.life == life)
+    forget(i);
+  settled(id, life);
 }
 
 void process_table::ask(std::uint64_t number, const probe_server& wanted) {
-  probe(loop_,
-        {wanted.address, wanted.port, wanted.how.type, wanted.how.path,
-         wanted.how.timeout},
-        [to = driver_, number](std::string fault) {
-          to.send(probe_done{number, std::move(fault)});
-        });
+  probe(
+      loop_,
+      {wanted.address, wanted.port, wanted.how.type, wanted.how.path,
+       wanted.how.timeout},
+      [to = driver_, number](std::string fault) {
+        to.send(probe_done{number, std::move(fault)});
+      },
+      [to = driver_, number] {
+        to.send(probe_done{number, {}, false});
+      });
 }
 
 std::function<void()> process_table::on_loop(std::function<void(children&)> f) {
@@ -321,11 +417,18 @@ std::shared_ptr<log_losses> process_table::losses_of(const std::string& id) {
 }
 
 std::shared_ptr<void> process_table::lease_of(const std::string& pipes) {
-  if (!parent_)
-    return nullptr;
-  return {nullptr, [parent = parent_, pipes](void*) {
-            parent->release(out_name(pipes));
-            parent->release(err_name(pipes));
+  return {nullptr, [parent = parent_, pipes, loop = &loop_,
+                    needs_room = needs_room_, weak = weak_from_this()](void*) {
+            if (parent) {
+              parent->release(out_name(pipes));
+              parent->release(err_name(pipes));
+            }
+            if (!needs_room->exchange(false))
+              return;
+            boost::asio::post(*loop, [weak] {
+              if (const auto self = weak.lock())
+                self->made_room();
+            });
           }};
 }
 
@@ -346,30 +449,31 @@ log_attachment process_table::attachment_of(const pup::launch& request) {
   return result;
 }
 
-output_ends process_table::open_output(const std::string& key,
-                                       std::uint64_t life,
-                                       const log_attachment& plan) {
+output_ends process_table::open_output(const pup::launch& request,
+                                       launch_budget::leave leave) {
   output_ends result;
-  auto out = make_log_pipe();
-  auto err = make_log_pipe();
-  for (const auto* x : {&out, &err})
-    if (const auto* fault = std::get_if<os_fault>(x)) {
-      result.warning = to_string(*fault) + "; its output goes to /dev/null";
+  std::array<std::variant<os_fault, log_pipe>, 2> pipes{
+      os_fault{"pipe", "", EMFILE}, {}};
+  // The last descriptors are for the launch itself.
+  if (leave == launch_budget::leave::given
+      || free_descriptors() >= launch_budget::of_launch)
+    for (auto& x : pipes)
+      std::visit([&x](auto&& y) { x = std::move(y); }, make_log_pipe());
+  for (const auto& x : pipes)
+    if (const auto* fault = std::get_if<os_fault>(&x)) {
+      result.warning = to_string(*fault)
+                       + "; its output goes to /dev/null until it is restarted";
       return result;
     }
-  auto& [out_read, out_write] = std::get<log_pipe>(out);
-  auto& [err_read, err_write] = std::get<log_pipe>(err);
-  const auto pipes = pipes_of(key, life);
-  result.keep = {{out_name(pipes), out_read.get()},
-                 {err_name(pipes), err_read.get()}};
+  hope_ = hope::fresh;
+  auto& [out_read, out_write] = std::get<log_pipe>(pipes[0]);
+  auto& [err_read, err_write] = std::get<log_pipe>(pipes[1]);
+  const auto& key = request.id;
+  const auto names = pipes_of(key, request.life);
+  result.keep = {{out_name(names), out_read.get()},
+                 {err_name(names), err_read.get()}};
   auto& mine = unattached_[key];
-  mine.id = plan.id;
-  mine.output = plan.output;
-  mine.user = plan.user;
-  mine.losses = plan.losses;
-  mine.lease = plan.lease;
-  mine.awaited_pattern = plan.awaited_pattern;
-  mine.on_match = plan.on_match;
+  mine = attachment_of(request);
   mine.out = std::move(out_read);
   mine.err = std::move(err_read);
   result.out = std::move(out_write);
@@ -468,6 +572,8 @@ void process_table::forget(std::map<std::string, owner>::iterator i) {
     groups_->left(x.socket.cluster, x.socket.slot);
     drop_closed_group(x.socket.cluster);
   }
+  if (x.mute)
+    --*mute_;
   owners_.erase(i);
 }
 
@@ -497,15 +603,19 @@ child_events process_table::events() {
       driver_.send(std::move(fact));
       x->handle.send(process_launched{life, pid, warning});
     }
+    settled(id, life);
   };
   result.failed = [this](const std::string& id, std::uint64_t life,
                          const launch_fault& fault) {
     unattached_.erase(id);
     ending how;
     how.what = ending::kind::not_launched;
-    how.code = fault.stage == "port" ? ending::port_taken : 0;
+    how.code = fault.stage == "port"     ? ending::port_taken
+               : is_shortage(fault.code) ? ending::no_room
+                                         : 0;
     how.text = fault.text;
     end(id, life, std::move(how));
+    settled(id, life);
   };
   result.ready = [this](const std::string& id, std::uint64_t life,
                         const std::string& address) {

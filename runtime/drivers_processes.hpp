@@ -7,13 +7,16 @@
 #include "pup/runtime/drivers.hpp"
 #include "pup/runtime/drivers_shared.hpp"
 #include "pup/runtime/guardian_link.hpp"
+#include "pup/runtime/launch_budget.hpp"
 #include "pup/runtime/log.hpp"
 #include "pup/runtime/memory_watch.hpp"
 
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/steady_timer.hpp>
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -35,6 +38,7 @@ struct process_gone {
 struct probe_done {
   std::uint64_t number = 0;
   std::string fault;
+  bool asked = true;  // false: there was no descriptor to ask by
 };
 
 }  // namespace pup
@@ -95,7 +99,28 @@ private:
     bool ready_before = false;
     std::string left{};  // by a leader that has ended, in words
     bool leader_gone = false;
+    bool mute = false;  // there was no descriptor for its output
   };
+
+  // -- launches, which wait for descriptors -----------------------------------
+
+  /// Begins as many of those that wait as there is room for.
+  void proceed();
+
+  /// False: it has failed at once.
+  bool begin(pup::launch& request, output_ends output);
+
+  /// There was no descriptor for its output: whether it is worth waiting.
+  bool may_come_free();
+
+  /// A launch is over, one way or the other.
+  void settled(const std::string& id, std::uint64_t life);
+
+  /// The descriptors of a life have been closed.
+  void made_room();
+
+  /// True: it waited still.
+  bool drop_waiting(const std::string& id, std::uint64_t life);
 
   static void describe(launch_request& wanted, pup::launch& request);
 
@@ -132,8 +157,8 @@ private:
   log_attachment attachment_of(const pup::launch& request);
 
   /// A process without its log is better than no process.
-  output_ends open_output(const std::string& key, std::uint64_t life,
-                          const log_attachment& plan);
+  output_ends open_output(const pup::launch& request,
+                          launch_budget::leave leave);
 
   void note(const std::string& id, log_stream severity, std::string text);
 
@@ -157,6 +182,16 @@ private:
   std::map<std::string, std::shared_ptr<log_losses>> losses_;
   // Of lives that are being launched: `launched` or `failed` follows.
   std::map<std::string, log_attachment> unattached_;
+  std::deque<pup::launch> waiting_;
+  std::map<std::string, std::uint64_t> under_way_;  // lives, by id
+  launch_budget budget_;
+  // Some descriptors are on their way back when a process ends. Whoever begins
+  // alone waits for them so long; when that was in vain the next ones do not.
+  boost::asio::steady_timer patience_;
+  enum class hope { fresh, waiting, none } hope_ = hope::fresh;
+  std::shared_ptr<std::atomic<bool>> needs_room_ =
+      std::make_shared<std::atomic<bool>>(false);
+  std::shared_ptr<std::atomic<std::uint32_t>> mute_;
   std::shared_ptr<spawner> parent_;
   std::shared_ptr<inheritance> inherited_;
   std::shared_ptr<socket_keeper> keeper_;

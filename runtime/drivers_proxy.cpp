@@ -210,8 +210,16 @@ caf::result<listener_opened> open_in(proxy_state& st,
   return opened(result, spec.common_port);
 }
 
+/// A data plane, made where its failure can be told of, for an actor to come.
+struct new_plane {
+  // Set before anything is listened to: there are no facts until then.
+  weak<proxy_self> facts_to;
+  std::unique_ptr<proxy> plane;
+};
+
 proxy_self::behavior_type proxy_behavior(
-    proxy_self::stateful_pointer<proxy_state> self, unsigned shards,
+    proxy_self::stateful_pointer<proxy_state> self,
+    const std::shared_ptr<new_plane>& made,
     std::shared_ptr<inherit_groups> groups,
     std::shared_ptr<socket_keeper> keeper,
     std::shared_ptr<carriers> predecessors) {
@@ -219,9 +227,8 @@ proxy_self::behavior_type proxy_behavior(
   state.keeper = std::move(keeper);
   state.predecessors = std::move(predecessors);
   const weak<proxy_self> me{caf::actor_cast<proxy_self>(self)};
-  // Called on a loop of the data plane.
-  auto tell = [me](const proxy_fact& fact) { pass_up(me, fact); };
-  state.plane = std::make_unique<proxy>(std::move(tell), shards);
+  made->facts_to = me;
+  state.plane = std::move(made->plane);
   state.groups = std::move(groups);
   state.groups->connect(rescues_by(*state.plane, me));
   self->set_default_handler(caf::drop);
@@ -294,7 +301,12 @@ proxy_actor spawn_proxy(caf::actor_system& sys, unsigned shards,
                         std::shared_ptr<inherit_groups> groups,
                         std::shared_ptr<socket_keeper> keeper,
                         std::shared_ptr<carriers> predecessors) {
-  return sys.spawn(proxy_behavior, shards, std::move(groups), std::move(keeper),
+  const auto made = std::make_shared<new_plane>();
+  // Called on a loop of the data plane.
+  made->plane = std::make_unique<proxy>(
+      [made](const proxy_fact& fact) { pass_up(made->facts_to, fact); },
+      shards);
+  return sys.spawn(proxy_behavior, made, std::move(groups), std::move(keeper),
                    std::move(predecessors));
 }
 

@@ -5,12 +5,16 @@
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
 
+#include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <filesystem>
 #include <map>
 #include <mutex>
 #include <optional>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -20,11 +24,16 @@ namespace {
 
 namespace asio = boost::asio;
 
+// No event tells that there is room for a thread again.
+constexpr std::chrono::seconds first_retry{1};
+constexpr std::chrono::seconds last_retry{60};
+
 /// A watcher with its loop and thread.
-class watch_thread {
+class watch_thread : public std::enable_shared_from_this<watch_thread> {
 public:
-  watch_thread(std::vector<std::string> own, std::string base)
-      : own_(std::move(own)), base_(std::move(base)) {
+  watch_thread(std::vector<std::string> own, std::string base,
+               asio::io_context* clock)
+      : own_(std::move(own)), base_(std::move(base)), clock_(clock) {
     std::error_code ignored;
     if (base_.empty())
       base_ = std::filesystem::current_path(ignored).string();
@@ -43,10 +52,14 @@ public:
   std::uint64_t add(const watch_request& wanted,
                     std::function<void(const watch_news&)> tell) {
     const std::lock_guard guard{mutex_};
-    if (!thread_.joinable())
-      start();
+    const auto trouble = thread_.joinable() ? std::string{} : start();
+    if (!trouble.empty())
+      tell({{}, trouble});
     const auto token = ++last_token_;
-    asio::post(loop_, [this, token, wanted, tell = std::move(tell)] {
+    asio::post(loop_, [this, token, wanted, late = !trouble.empty(),
+                       tell = std::move(tell)] {
+      if (late)
+        tell({});
       numbers_[token] = watcher_->add({wanted.paths, wanted.rules, own_, base_},
                                       [tell](const file_news& x) {
                                         tell({x.changed, x.trouble});
@@ -63,21 +76,50 @@ public:
   }
 
 private:
-  void start() {
-    work_.emplace(loop_.get_executor());
-    watcher_.emplace(loop_);
-    thread_ = std::thread{[this] {
-      sigset_t all;
-      sigfillset(&all);  // signals belong to other threads
-      ::pthread_sigmask(SIG_BLOCK, &all, nullptr);
-      ::pthread_setname_np(::pthread_self(), "pup-files");
-      loop_.run();
-    }};
+  /// Why it cannot be started now; it is tried again. Empty: it runs.
+  std::string start() {
+    try {
+      work_.emplace(loop_.get_executor());
+      watcher_.emplace(loop_);
+      thread_ = std::thread{[this] { run(); }};
+      return {};
+    } catch (const std::system_error& error) {
+      start_later();
+      return "no thread to watch files: " + error.code().message();
+    }
+  }
+
+  void start_later() {
+    if (clock_ == nullptr || std::exchange(waits_, true))
+      return;
+    const auto timer = std::make_shared<asio::steady_timer>(*clock_, retry_);
+    retry_ = std::min(retry_ * 2, last_retry);
+    timer->async_wait(
+        [weak = weak_from_this(), timer](const boost::system::error_code&) {
+          const auto self = weak.lock();
+          if (!self)
+            return;
+          const std::lock_guard guard{self->mutex_};
+          self->waits_ = false;
+          if (!self->thread_.joinable())
+            self->start();
+        });
+  }
+
+  void run() {
+    sigset_t all;
+    sigfillset(&all);  // signals belong to other threads
+    ::pthread_sigmask(SIG_BLOCK, &all, nullptr);
+    ::pthread_setname_np(::pthread_self(), "pup-files");
+    loop_.run();
   }
 
   std::vector<std::string> own_;
   std::string base_;
+  asio::io_context* clock_;
   std::mutex mutex_;  // of the start
+  std::chrono::seconds retry_ = first_retry;
+  bool waits_ = false;
   std::uint64_t last_token_ = 0;
   asio::io_context loop_{1};
   std::optional<asio::executor_work_guard<asio::io_context::executor_type>>
@@ -113,8 +155,10 @@ std::string pattern_of(std::string_view path) {
 
 }  // namespace
 
-file_watch real_file_watch(std::vector<std::string> own, std::string base) {
-  auto thread = std::make_shared<watch_thread>(std::move(own), std::move(base));
+file_watch real_file_watch(std::vector<std::string> own, std::string base,
+                           asio::io_context* clock) {
+  auto thread =
+      std::make_shared<watch_thread>(std::move(own), std::move(base), clock);
   file_watch result;
   result.begin = [thread](const watch_request& wanted,
                           std::function<void(const watch_news&)> tell) {

@@ -27,6 +27,7 @@
 #include "pup/runtime/archive.hpp"
 #include "pup/runtime/descendants.hpp"
 #include "pup/runtime/guard_protocol.hpp"
+#include "pup/runtime/last_words.hpp"
 #include "pup/runtime/proc_file.hpp"
 #include "pup/runtime/service_manager.hpp"
 #include "pup/runtime/succession.hpp"
@@ -407,8 +408,8 @@ private:
   void cannot_start(const os_fault& fault) {
     if (!successor_.empty())
       return stay("it cannot be executed: " + to_string(fault));
-    std::fprintf(stderr, "pup: the supervisor cannot be started: %s\n",
-                 to_string(fault).c_str());
+    std::fprintf(stderr, "pup: the supervisor cannot be started: %s%s\n",
+                 to_string(fault).c_str(), remedy_of(fault.code));
     socket_.reset();
     waiting_.clear();
     come_up_by_.reset();
@@ -936,6 +937,7 @@ int main(int argc, char** argv) {
   }
   if (arguments.front() == "--examine")
     return pup::examine() ? 0 : 1;
+  pup::prepare_last_words();
   pup::set_up_process();
   if (auto state = pup::inherited_state())
     return pup::resume(std::move(state), arguments);

@@ -15,6 +15,7 @@
 #include "pup/runtime/identity.hpp"
 #include "pup/runtime/inherit.hpp"
 #include "pup/runtime/journal.hpp"
+#include "pup/runtime/launch_budget.hpp"
 #include "pup/runtime/log.hpp"
 #include "pup/runtime/machine.hpp"
 #include "pup/runtime/place.hpp"
@@ -116,79 +117,17 @@ class host::impl {
 public:
   impl(caf::actor_system& sys, pup_spec spec, host_options options)
       : sys_(sys) {
-    if (const auto faults = check(spec); !faults.empty())
-      throw std::invalid_argument(faults.front());
-    if (!options.state_folder.empty() && !options.state_is_locked)
-      lock_folder(options.state_folder, spec.name);
-    if (options.environment.empty())
-      options.environment = own_environment();
-    // In front: the first of equal names counts.
-    if (!options.owner.empty())
-      options.environment.insert(options.environment.begin(),
-                                 owner_variable + ('=' + options.owner));
-    log_options log;
-    log.folder = std::move(options.log_folder);
-    log.logger = spec.logger;
-    if (options.console) {
-      log.console_out = STDOUT_FILENO;
-      log.console_err = STDERR_FILENO;
+    try {
+      begin(std::move(spec), std::move(options));
+    } catch (...) {
+      end_drivers();
+      throw;
     }
-    log_.emplace(std::move(log));
-    log_->event("pup", log_stream::info,
-                "supervisor " + spec.name + " started, pid "
-                    + std::to_string(::getpid()));
-    guardian_ = options.guardian;
-    remember(spec, options);
-    tell_withheld(spec, options.environment);
-    auto groups = std::make_shared<inherit_groups>(loop_.loop());
-    const auto keeper =
-        std::make_shared<socket_keeper>(guardian_, std::move(options.sockets));
-    std::shared_ptr<inheritance> inherited;
-    if (guardian_) {
-      guardian_->watch(loop_.loop(), options.on_guardian_lost);
-      inherited = {guardian_, &guardian_->inherited()};
-      find_lives(spec, *inherited);
-      restore_groups(spec, *groups, *keeper);
-    }
-    world_.launcher = spawn_launcher(sys_, loop_.loop(),
-                                     {std::move(options.environment), &*log_,
-                                      journal_ ? &*journal_ : nullptr, groups,
-                                      guardian_, inherited, keeper});
-    for (const auto& x : unclaimed_)
-      caf::anon_send(world_.launcher, x);
-    world_.proxy = spawn_proxy(
-        sys_, options.shards > 0 ? options.shards : default_shards(),
-        std::move(groups), keeper,
-        guardian_ ? std::make_shared<carriers>(
-            loop_.loop(), inherited->held,
-            [x = guardian_](const std::string& name) { x->drop(name); })
-                  : nullptr);
-    if (journal_)
-      memory_ = spawn_memory(sys_, *journal_);
-    world_.wall = real_calendar(loop_.loop());
-    find_missed(spec);
-    auto own = own_files(spec);
-    for (const auto& x : options.own_folders)
-      own.push_back(glob_of_path(x));
-    world_.files = real_file_watch(std::move(own), folder_of(options.config));
-    auto whole = tree(spec, options);
-    past_.kept.clear();  // a unit that is added later has no past
-    missed_.clear();
-    root_ = spawn_supervisor(sys_, std::move(whole));
-    if (was_leaving_)
-      shut_down(true);
-    if (options.on_end)
-      root_->attach_functor([f = std::move(options.on_end)](
-                                const caf::error& reason) { f(reason); });
   }
 
   ~impl() {
     stop();
-    end_and_wait(sys_, world_.proxy);
-    end_and_wait(sys_, world_.launcher);
-    end_and_wait(sys_, memory_);
-    if (guardian_)
-      boost::asio::post(loop_.loop(), [x = guardian_] { x->ignore(); });
+    end_drivers();
   }
 
   control_actor control() {
@@ -247,6 +186,84 @@ public:
   }
 
 private:
+  /// Throws as the constructor of host does, in the middle of it.
+  void begin(pup_spec spec, host_options options) {
+    if (const auto faults = check(spec); !faults.empty())
+      throw std::invalid_argument(faults.front());
+    if (!options.state_folder.empty() && !options.state_is_locked)
+      lock_folder(options.state_folder, spec.name);
+    if (options.environment.empty())
+      options.environment = own_environment();
+    // In front: the first of equal names counts.
+    if (!options.owner.empty())
+      options.environment.insert(options.environment.begin(),
+                                 owner_variable + ('=' + options.owner));
+    log_options log;
+    log.folder = std::move(options.log_folder);
+    log.logger = spec.logger;
+    if (options.console) {
+      log.console_out = STDOUT_FILENO;
+      log.console_err = STDERR_FILENO;
+    }
+    log_.emplace(std::move(log));
+    log_->event("pup", log_stream::info,
+                "supervisor " + spec.name + " started, pid "
+                    + std::to_string(::getpid()));
+    guardian_ = options.guardian;
+    remember(spec, options);
+    tell_withheld(spec, options.environment);
+    auto groups = std::make_shared<inherit_groups>(loop_.loop());
+    const auto keeper =
+        std::make_shared<socket_keeper>(guardian_, std::move(options.sockets));
+    std::shared_ptr<inheritance> inherited;
+    if (guardian_) {
+      guardian_->watch(loop_.loop(), options.on_guardian_lost);
+      inherited = {guardian_, &guardian_->inherited()};
+      find_lives(spec, *inherited);
+      restore_groups(spec, *groups, *keeper);
+    }
+    world_.launcher = spawn_launcher(sys_, loop_.loop(),
+                                     {std::move(options.environment), &*log_,
+                                      journal_ ? &*journal_ : nullptr, groups,
+                                      guardian_, inherited, keeper, mute_});
+    for (const auto& x : unclaimed_)
+      caf::anon_send(world_.launcher, x);
+    world_.proxy = spawn_proxy(
+        sys_, options.shards > 0 ? options.shards : default_shards(),
+        std::move(groups), keeper,
+        guardian_ ? std::make_shared<carriers>(
+            loop_.loop(), inherited->held,
+            [x = guardian_](const std::string& name) { x->drop(name); })
+                  : nullptr);
+    if (journal_)
+      memory_ = spawn_memory(sys_, *journal_);
+    world_.wall = real_calendar(loop_.loop());
+    find_missed(spec);
+    auto own = own_files(spec);
+    for (const auto& x : options.own_folders)
+      own.push_back(glob_of_path(x));
+    world_.files = real_file_watch(std::move(own), folder_of(options.config),
+                                   &loop_.loop());
+    auto whole = tree(spec, options);
+    past_.kept.clear();  // a unit that is added later has no past
+    missed_.clear();
+    root_ = spawn_supervisor(sys_, std::move(whole));
+    if (was_leaving_)
+      shut_down(true);
+    if (options.on_end)
+      root_->attach_functor([f = std::move(options.on_end)](
+                                const caf::error& reason) { f(reason); });
+  }
+
+  /// The loop ends when they have let go of it.
+  void end_drivers() {
+    end_and_wait(sys_, world_.proxy);
+    end_and_wait(sys_, world_.launcher);
+    end_and_wait(sys_, memory_);
+    if (guardian_)
+      boost::asio::post(loop_.loop(), [x = guardian_] { x->ignore(); });
+  }
+
   /// The root and its children, all at once.
   void end_tree_and_wait() {
     caf::scoped_actor self{sys_};
@@ -279,9 +296,11 @@ private:
 
   /// Looks back, and begins to write down what happens now.
   void remember(const pup_spec& spec, const host_options& options) {
-    if (options.state_folder.empty())
+    if (options.state_folder.empty() && !guardian_)
       return;
-    auto found = read_state(options.state_folder);
+    std::variant<std::optional<saved_state>, std::string> found;
+    if (!options.state_folder.empty())
+      found = read_state(options.state_folder);
     const auto went_on = guardian_ && guardian_->inherited().predecessors > 0;
     if (went_on)  // what the guardian was told is newer than any file
       found = noted_state(options.config);
@@ -318,6 +337,8 @@ private:
       log_->event("pup", log_stream::warn, x);
     for (const auto& x : past_.notes)
       log_->event("pup", log_stream::info, x);
+    if (options.state_folder.empty())
+      return;
     journal_.emplace(
         options.state_folder, std::move(begin),
         [this](const std::string& fault) {
@@ -393,18 +414,29 @@ private:
                            " it; it ends when pup does");
     if (auto shortage = descriptor_shortage(); !shortage.empty())
       result.push_back(std::move(shortage));
+    // Afterwards it is for each of them to say.
+    if (const auto count = mute_->load();
+        count > 0 && free_descriptors() < launch_budget::of_launch)
+      result.push_back(
+          "the output of " + std::to_string(count)
+          + (count == 1 ? " process" : " processes")
+          + " is not kept, for want of descriptors when it was started; raise "
+            "the hard limit (ulimit -Hn), then restart what says so");
     return result;
   }
 
   /// Has the children of `x` that are units write down what they keep.
   void write_down(supervisor_spec& x) {
-    if (!journal_)
+    if (!journal_ && !guardian_)
       return;
     x.on_keep = [this](const std::string& id, const caf::message& value) {
       // Of control: what an apply has changed it to.
-      if (value.match_elements<pup_spec, std::string>())
-        return journal_->configuration(value.get_as<std::string>(1),
-                                       value.get_as<pup_spec>(0).source.value);
+      if (value.match_elements<pup_spec, std::string>()) {
+        if (journal_)
+          journal_->configuration(value.get_as<std::string>(1),
+                                  value.get_as<pup_spec>(0).source.value);
+        return;
+      }
       const auto prefix = unit_child_id({});
       if (!id.starts_with(prefix) || !value.match_elements<wanted_state>())
         return;
@@ -415,7 +447,8 @@ private:
         alone.units[name] = unit;
         guardian_->note(unit_note + name, encode(alone));
       }
-      journal_->unit(name, std::move(unit));
+      if (journal_)
+        journal_->unit(name, std::move(unit));
     };
     x.on_leaving = [this](const caf::error& reason) {
       // A significant process that has ended has ended the whole as was wanted.
@@ -425,7 +458,8 @@ private:
         return;
       if (guardian_)
         guardian_->note(leaving_note, "1");
-      journal_->ends_on_purpose();
+      if (journal_)
+        journal_->ends_on_purpose();
     };
   }
 
@@ -650,6 +684,8 @@ private:
   std::map<std::string, std::string> missed_;  // by unit: starts, in words
   std::set<std::string> changed_;  // units whose lives are not gone on with
   std::vector<settle_life> unclaimed_;
+  std::shared_ptr<std::atomic<std::uint32_t>> mute_ =
+      std::make_shared<std::atomic<std::uint32_t>>(0);
   bool was_leaving_ = false;
   std::optional<journal> journal_;
   std::shared_ptr<guardian_link> guardian_;

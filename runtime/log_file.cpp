@@ -1,6 +1,7 @@
 #include "pup/runtime/log_file.hpp"
 
 #include "pup/runtime/log_text.hpp"
+#include "pup/runtime/shortage.hpp"
 
 #include <algorithm>
 #include <cerrno>
@@ -87,11 +88,16 @@ int log_file::rotate(time_point now) {
   // Another program has renamed it: what has the name now is another file.
   if (!folder.is(name, file_.get()))
     return open_in(place);
+  // Nothing is renamed that could not have a successor.
+  unique_fd room{::fcntl(file_.get(), F_DUPFD_CLOEXEC, 3)};
+  if (!room)
+    return errno;
   auto old = name + '-' + stamp_of(now);
   for (int i = 2; folder.has(old) || folder.has(old + ".gz"); ++i)
     old = name + '-' + stamp_of(now) + '-' + std::to_string(i);
   if (const auto error = folder.rename(name, old); error != 0)
     return error;
+  room.reset();
   file_.reset();
   const auto error = open_in(place);
   prune_in(place);
@@ -174,7 +180,11 @@ log_file::written log_file::write(std::string_view lines, time_point now) {
         part = lines.substr(0, end + 1);
       } else if (size_ > 0) {
         result.error = rotate(now);
-        continue;
+        if (!file_ || !is_shortage(result.error))
+          continue;
+        // Larger than it may be is better than lost. Nothing is wrong with it.
+        result.error = 0;
+        why_.clear();
       } else {  // a line that is longer than a file may be
         part = lines.substr(0, lines.find('\n') + 1);
       }

@@ -56,8 +56,9 @@ public:
   log_file(std::string path, const log_file_rules& rules,
            std::function<void(const std::string& path)> full);
 
-  /// `lines`: one or several, each with its newline. After an error nothing is
-  /// tried for retry_pause, and each call gives the same error.
+  /// A file grows beyond its bound where there is no descriptor for the next
+  /// one. `lines`: one or several, each with its newline. After an error
+  /// nothing is tried for retry_pause, and each call gives the same error.
   written write(std::string_view lines, time_point now);
 
   /// A file of this user is written to as well where others may write.

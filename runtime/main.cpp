@@ -1,6 +1,7 @@
 #include "pup/runtime/client.hpp"
 #include "pup/runtime/daemon.hpp"
 #include "pup/runtime/guarded.hpp"
+#include "pup/runtime/last_words.hpp"
 #include "pup/runtime/local.hpp"
 #include "pup/runtime/logs.hpp"
 #include "pup/runtime/output.hpp"
@@ -35,6 +36,7 @@ pup::exit_code carry_out(const pup::command& what) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  pup::prepare_last_words();
   try {
     const auto is_file = [](const std::string& path) {
       // A folder may well have the name of a process.
@@ -58,6 +60,8 @@ int main(int argc, char** argv) {
             + why);
     return static_cast<int>(pup::after_output(carry_out(what)));
   } catch (const std::exception& error) {
-    return static_cast<int>(pup::complain(std::string{"pup: "} + error.what()));
+    const auto* remedy = pup::remedy_of(pup::error_of(error));
+    return static_cast<int>(
+        pup::complain(std::string{"pup: "} + error.what() + remedy));
   }
 }

@@ -1,6 +1,7 @@
 #include "pup/runtime/place.hpp"
 
 #include "pup/config/paths.hpp"
+#include "pup/runtime/last_words.hpp"
 #include "pup/runtime/machine.hpp"
 #include "pup/runtime/trusted_path.hpp"
 
@@ -69,7 +70,17 @@ namespace {
 
 place_error failed(const std::string& object, const char* what, int error) {
   return {place_errc::system,
-          object + ": cannot " + what + ": " + std::strerror(error), 0};
+          object + ": cannot " + what + ": " + std::strerror(error)
+              + remedy_of(error),
+          0};
+}
+
+/// Of a folder that `variable` can put elsewhere.
+place_error failed(const std::string& object, const char* what, int error,
+                   const std::string& variable) {
+  auto result = failed(object, what, error);
+  result.text += "; set " + variable + " to a folder of your own";
+  return result;
 }
 
 place_error refused(const std::string& object, const std::string& why,
@@ -92,7 +103,7 @@ place_error open_folder_error(const std::string& path, int error,
   if (::lstat(path.c_str(), &info) == 0 && S_ISLNK(info.st_mode))
     return refused(path, "is a symbolic link",
                    "remove it or set " + variable + " to a real folder");
-  return failed(path, "open the folder", error);
+  return failed(path, "open the folder", error, variable);
 }
 
 /// The folder that a parent of ours stands in, made where it is missing.
@@ -103,12 +114,10 @@ std::variant<trusted_folder, place_error> folder_above(
   const auto* fault = std::get_if<os_fault>(&opened);
   if (fault == nullptr)
     return std::get<trusted_folder>(std::move(opened));
-  const auto remedy = "set " + variable + " to a folder of your own";
   if (!fault->why.empty())
-    return refused(path, problem_of(*fault), remedy);
-  auto error = failed(above, "create the folder", fault->code);
-  error.text += "; " + remedy;
-  return error;
+    return refused(path, problem_of(*fault),
+                   "set " + variable + " to a folder of your own");
+  return failed(above, "create the folder", fault->code, variable);
 }
 
 /// Both are checked after they are opened.
@@ -123,11 +132,8 @@ std::variant<checked_folder, place_error> make_parent(
                         : std::filesystem::path{path}.filename().string();
   const mode_t mode =
       path == runtime_of_machine || path == state_of_machine ? 0755 : 0700;
-  if (::mkdirat(above.fd(), name.c_str(), mode) != 0 && errno != EEXIST) {
-    auto error = failed(path, "create the folder", errno);
-    error.text += "; set " + variable + " to a folder of your own";
-    return error;
-  }
+  if (::mkdirat(above.fd(), name.c_str(), mode) != 0 && errno != EEXIST)
+    return failed(path, "create the folder", errno, variable);
   checked_folder result{
       unique_fd{::openat(above.fd(), name.c_str(), folder_flags)}, path};
   if (!result.fd)
@@ -181,7 +187,7 @@ std::variant<checked_folder, place_error> open_folder(
     return *error;
   auto path = parent_path == "/" ? "/" + name : parent_path + "/" + name;
   if (::mkdirat(parent.fd.get(), name.c_str(), 0700) != 0 && errno != EEXIST)
-    return failed(path, "create the folder", errno);
+    return failed(path, "create the folder", errno, variable);
   checked_folder result{
       unique_fd{::openat(parent.fd.get(), name.c_str(), folder_flags)}, path};
   if (!result.fd)
@@ -572,7 +578,8 @@ std::variant<unique_fd, place_error> lock_state(const std::string& folder,
 std::variant<place, place_error> open_place(const std::string& name,
                                             const environment& env,
                                             const start_facts& facts,
-                                            place_locks taken) {
+                                            place_locks taken,
+                                            without_folder rule) {
   if (!usable_name(name))
     return place_error{place_errc::invalid,
                        "supervisor name \"" + escaped(name)
@@ -591,35 +598,54 @@ std::variant<place, place_error> open_place(const std::string& name,
                          + " bytes of a Unix socket; set PUP_RUNTIME_DIR to a "
                            "shorter folder",
                        0};
-  const auto state = state_parent(env);
-  if (!state)
-    return place_error{place_errc::invalid,
-                       "state folder: none of PUP_STATE_DIR, XDG_STATE_HOME "
-                       "and HOME is set; set PUP_STATE_DIR",
-                       0};
   if (parent.front() != '/')
     return relative_parent(parent, "PUP_RUNTIME_DIR");
-  auto kept = open_folder(*state, name, env, "PUP_STATE_DIR");
-  if (auto error = std::get_if<place_error>(&kept))
-    return std::move(*error);
-  result.state_folder_ = std::get<checked_folder>(kept).path;
+  const auto follows = taken.runtime || taken.state;
   // This one first: who is refused has made no runtime folder that another one
   // has lost.
-  const auto follows = taken.runtime || taken.state;
-  result.state_lock_ = std::move(taken.state);
-  if (!result.state_lock_) {
-    auto tried = try_lock_state(result.state_folder_);
-    if (const auto* holder = std::get_if<running>(&tried))
-      return state_taken(name, result.state_folder_, result.folder_, *holder,
-                         env);
-    if (auto* error = std::get_if<place_error>(&tried))
-      return std::move(*error);
-    result.state_lock_ = std::move(std::get<unique_fd>(tried));
-  }
+  if (auto error = result.open_state(std::move(taken.state), rule))
+    return std::move(*error);
   auto error = result.open_folder_of(facts, std::move(taken.runtime));
-  if (error && !follows)
+  const auto forgiven = follows
+                        || (rule == without_folder::goes_on && error
+                            && error->code == place_errc::system);
+  if (error && !forgiven)
     return std::move(*error);
   return result;
+}
+
+std::optional<place_error> place::open_state(unique_fd taken,
+                                             without_folder rule) {
+  const auto without = [&](place_error error) -> std::optional<place_error> {
+    if (rule == without_folder::fails)
+      return error;
+    state_folder_.clear();
+    state_fault_ = std::move(error.text);
+    return std::nullopt;
+  };
+  const auto parent = state_parent(env_);
+  if (!parent)
+    return without({place_errc::invalid,
+                    "state folder: none of PUP_STATE_DIR, XDG_STATE_HOME and "
+                    "HOME is set; set PUP_STATE_DIR",
+                    0});
+  auto kept = open_folder(*parent, name_, env_, "PUP_STATE_DIR");
+  if (auto* error = std::get_if<place_error>(&kept))
+    return error->code == place_errc::system ? without(std::move(*error))
+                                             : std::move(*error);
+  state_folder_ = std::get<checked_folder>(kept).path;
+  state_lock_ = std::move(taken);
+  if (state_lock_)
+    return std::nullopt;
+  auto tried = try_lock_state(state_folder_);
+  if (const auto* holder = std::get_if<running>(&tried))
+    return state_taken(name_, state_folder_, folder_, *holder, env_);
+  if (auto* error = std::get_if<place_error>(&tried)) {
+    error->text += "; set PUP_STATE_DIR to a folder that can be written to";
+    return without(std::move(*error));
+  }
+  state_lock_ = std::move(std::get<unique_fd>(tried));
+  return std::nullopt;
 }
 
 std::optional<place_error> place::open_folder_of(const start_facts& facts,
@@ -677,6 +703,7 @@ place& place::operator=(place&& other) noexcept {
     env_ = std::move(other.env_);
     folder_ = std::move(other.folder_);
     state_folder_ = std::move(other.state_folder_);
+    state_fault_ = std::move(other.state_fault_);
     folder_fd_ = std::move(other.folder_fd_);
     lock_ = std::move(other.lock_);
     state_lock_ = std::move(other.state_lock_);

@@ -121,6 +121,14 @@ struct place_locks {
   unique_fd state{};
 };
 
+/// What becomes of a supervisor that the machine gives no folder: a read-only
+/// disk, no HOME, nowhere to write. One that others may write to, or that is
+/// somebody else's, is refused either way.
+enum class without_folder {
+  fails,    ///< it does not start
+  goes_on,  ///< it has no state folder, or cannot be reached until open_again()
+};
+
 /// The folders of one running supervisor: holds the locks as long as it lives.
 /// Destruction removes the socket and the facts; the lock files stay. A lock
 /// belongs to its descriptor, which is close-on-exec: children that are exec'ed
@@ -137,8 +145,13 @@ public:
   [[nodiscard]] const std::string& folder() const noexcept {
     return folder_;
   }
+  /// Empty: there is none, as state_fault() says.
   [[nodiscard]] const std::string& state_folder() const noexcept {
     return state_folder_;
+  }
+  /// Why there is no state folder. Empty: there is one.
+  [[nodiscard]] const std::string& state_fault() const noexcept {
+    return state_fault_;
   }
   [[nodiscard]] std::string socket_path() const;
   /// The locks as descriptors: as long as a duplicate is open anywhere nobody
@@ -169,15 +182,17 @@ public:
   /// Tells everybody who looks that these are the facts by now.
   std::optional<place_error> tell(const start_facts& facts) const;
   /// Names this place and no other on the machine, the same as long as the lock
-  /// file of its state exists: device and inode of that.
+  /// file of its state exists: device and inode of that. Empty: it has no lock.
   [[nodiscard]] std::string mark() const;
 
 private:
   friend std::variant<place, place_error> open_place(const std::string&,
                                                      const environment&,
                                                      const start_facts&,
-                                                     place_locks);
+                                                     place_locks,
+                                                     without_folder);
   place() = default;
+  std::optional<place_error> open_state(unique_fd taken, without_folder rule);
   std::optional<place_error> open_folder_of(const start_facts& facts,
                                             unique_fd taken);
   void describe(const start_facts& facts) const;
@@ -187,6 +202,7 @@ private:
   environment env_;
   std::string folder_;
   std::string state_folder_;
+  std::string state_fault_;
   unique_fd folder_fd_;
   unique_fd lock_;
   unique_fd state_lock_;
@@ -197,10 +213,9 @@ private:
 /// neither "." nor "..". With `taken` it goes on for a predecessor: then a
 /// runtime folder that has gone and cannot be made now is no error; is_open()
 /// is false until open_again() succeeds.
-std::variant<place, place_error> open_place(const std::string& name,
-                                            const environment& env,
-                                            const start_facts& facts,
-                                            place_locks taken = {});
+std::variant<place, place_error> open_place(
+    const std::string& name, const environment& env, const start_facts& facts,
+    place_locks taken = {}, without_folder rule = without_folder::fails);
 
 /// Takes the lock of a state folder that exists, see place. An empty
 /// descriptor: the file system has no locks. already_running: somebody else has

@@ -1,5 +1,7 @@
 #include "pup/runtime/probe.hpp"
 
+#include "pup/runtime/shortage.hpp"
+
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/beast/core/error.hpp>
@@ -31,8 +33,12 @@ constexpr unsigned http_1_1 = 11;
 class attempt : public std::enable_shared_from_this<attempt> {
 public:
   attempt(asio::io_context& loop, probe_request request,
-          std::function<void(std::string)> done)
-      : stream_(loop), wanted_(std::move(request)), done_(std::move(done)) {}
+          std::function<void(std::string)> done,
+          std::function<void()> not_asked)
+      : stream_(loop),
+        wanted_(std::move(request)),
+        done_(std::move(done)),
+        not_asked_(std::move(not_asked)) {}
 
   void start() {
     error_code error;
@@ -47,6 +53,8 @@ public:
 
 private:
   void connected(const error_code& error) {
+    if (error && not_asked_ && is_shortage(error.value()))
+      return not_asked_();
     if (error)
       return finish(in_words("connect", error));
     if (wanted_.type == probe_type::tcp)
@@ -108,6 +116,7 @@ private:
   beast::tcp_stream stream_;
   probe_request wanted_;
   std::function<void(std::string)> done_;
+  std::function<void()> not_asked_;
   http::request<http::empty_body> request_;
   http::response_parser<http::empty_body> answer_;
   beast::flat_static_buffer<header_bytes> buffer_;
@@ -116,8 +125,11 @@ private:
 }  // namespace
 
 void probe(asio::io_context& loop, probe_request request,
-           std::function<void(std::string fault)> done) {
-  std::make_shared<attempt>(loop, std::move(request), std::move(done))->start();
+           std::function<void(std::string fault)> done,
+           std::function<void()> not_asked) {
+  std::make_shared<attempt>(loop, std::move(request), std::move(done),
+                            std::move(not_asked))
+      ->start();
 }
 
 }  // namespace pup

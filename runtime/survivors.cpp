@@ -286,9 +286,12 @@ std::size_t end_survivors(
     const std::vector<survivor>& all, const survivor_traits& traits,
     const std::function<stop_rule(const std::string& id)>& rule, int hurry) {
   std::vector<doomed> left;
+  std::size_t out_of_reach = 0;
   for (const auto& x : all)
     if (auto y = grasp(x, rule(x.id)))
       left.push_back(std::move(*y));
+    else if (start_ticks(x.pid) == x.started)
+      ++out_of_reach;  // no descriptor of it is to be had
   for (const auto& x : left) {
     send(x, x.rule.signal);
     send(x, SIGCONT);
@@ -326,7 +329,7 @@ std::size_t end_survivors(
     const auto none = last.empty();
     wait_for(last, deadline, -1);
     if (none || !last.empty())
-      return std::max(killed.size(), last.size());
+      return std::max({killed.size(), last.size(), out_of_reach});
   }
 }
 

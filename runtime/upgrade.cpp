@@ -114,8 +114,12 @@ upgrade_outcome upgrade(const running& x, const environment& env,
     return upgrade_outcome{false, "pup: '" + x.name + "' " + why};
   };
   const auto supervisor = open_pidfd(x.pid);
-  if (x.pid == 0 || !supervisor)
+  if (x.pid == 0 || (!supervisor && errno == ESRCH))
     return fail("is starting or ending; try again");
+  if (!supervisor)
+    return fail("cannot be watched: pidfd_open: "
+                + std::string{std::strerror(errno)}
+                + "; send SIGUSR2 to pup-guardian");
   // The pid comes from a file of theirs.
   if (user_of(x.pid) != owner_of(x.folder))
     return fail("is not run by the owner of " + x.folder

@@ -389,6 +389,75 @@ SCENARIO_METHOD(cluster_world, "a launch that fails says why") {
         == strings{"web-1 + ready", "web-2 - " + why});
 }
 
+SCENARIO_METHOD(cluster_world, "what the machine has no room for is no fault") {
+  m->launches = false;
+  auto spec = worker();
+  spec.restart_limit = 1;
+  spec.start_limit = 1;
+  const ending no_room{ending::kind::not_launched, ending::no_room, 0,
+                       "clone: Resource temporarily unavailable"};
+  const auto goes_on = [&] {
+    auto came_up = operate(verb::await);
+    for (int i = 0; i < 20; ++i) {
+      m->end("worker", no_room);
+      run();
+      // Ever more slowly, but never slower than this.
+      advance(spec.restart_max_delay);
+    }
+    REQUIRE(states() == "0:starting");
+    CHECK(texts(came_up)
+          == strings{"worker - " + no_room.text + "; starting again at once"});
+    m->exec("worker");
+    m->ready("worker");
+    run();
+    CHECK(states() == "0:ready");
+    CHECK(status().instances.at(0).restarts == 0);
+    CHECK(status().instances.at(0).reason.empty());
+  };
+  SECTION("for a process that is always restarted, whatever its limits") {
+    start(spec);
+    goes_on();
+  }
+  SECTION("for one that never is: it has not run yet") {
+    spec.restart = restart_policy::never;
+    start(spec);
+    goes_on();
+  }
+  SECTION("until somebody stops it") {
+    start(spec);
+    m->end("worker", no_room);
+    run();
+    m->end("worker", no_room);
+    run();
+    REQUIRE(states() == "0:backoff");
+    CHECK(status().instances.at(0).reason.starts_with(no_room.text));
+    CHECK(texts(operate(verb::stop)) == strings{"worker + stopped"});
+    advance(1h);
+    CHECK(states() == "0:stopped");
+  }
+}
+
+SCENARIO_METHOD(cluster_world, "a hook without room is no fault either") {
+  m->launches = false;
+  auto spec = worker();
+  spec.start_limit = 1;
+  spec.hooks.pre_start.argv = {"prepare"};
+  start(spec);
+  for (int i = 0; i < 5; ++i) {
+    m->end(m->launched.back().id,
+           {ending::kind::not_launched, ending::no_room, 0, "no room"});
+    run();
+    advance(spec.restart_max_delay);
+  }
+  CHECK(states() == "0:starting");
+  m->end(m->launched.back().id, {ending::kind::exited, 0, 0, {}});
+  run();
+  m->exec("worker");
+  m->ready("worker");
+  run();
+  CHECK(states() == "0:ready");
+}
+
 // -- scaling ------------------------------------------------------------------
 
 SCENARIO_METHOD(cluster_world, "scaling up publishes only what is ready") {

@@ -6,9 +6,16 @@
 #include "catch.hpp"
 #include "child_process.hpp"
 
+#include <boost/asio/io_context.hpp>
+
 #include <condition_variable>
 #include <fstream>
 #include <mutex>
+
+#include <grp.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 using namespace pup;
 using namespace std::chrono_literals;
@@ -97,6 +104,62 @@ TEST_CASE("changes are told as long as the watch is held") {
   write_and_await("after");
   const std::lock_guard guard{first.mutex};
   CHECK(first.news.empty());
+}
+
+namespace {
+
+/// In a process of its own, of a user who may have no more threads at first.
+void watch_without_threads(const std::string& folder) {
+  const rlimit none{1, 1'000};
+  if (::setgroups(0, nullptr) != 0 || ::setresgid(61'999, 61'999, 61'999) != 0
+      || ::setresuid(61'999, 61'999, 61'999) != 0
+      || ::setrlimit(RLIMIT_NPROC, &none) != 0)
+    ::_exit(2);
+  boost::asio::io_context clock;
+  mailbox box;
+  const auto files = real_file_watch({}, "/", &clock);
+  watch_request wanted;
+  wanted.paths = {folder};
+  wanted.rules.interval = 1ms;
+  const auto held = files.begin(wanted, box.receiver());
+  if (box.news.size() != 1 || box.news[0].trouble.find("no thread") != 0)
+    ::_exit(3);
+  const rlimit some{1'000, 1'000};
+  ::setrlimit(RLIMIT_NPROC, &some);
+  clock.run_for(test::patience);
+  {
+    std::unique_lock guard{box.mutex};
+    if (!box.more.wait_for(guard, test::patience,
+                           [&] { return box.news.size() == 2; })
+        || !box.news[1].trouble.empty())
+      ::_exit(4);
+  }
+  for (int i = 0; i < 1'000; ++i) {
+    write(fs::path{folder} / "file");
+    const std::unique_lock guard{box.mutex};
+    if (!box.news.back().changed.empty())
+      ::_exit(0);
+  }
+  ::_exit(box.next_change().empty() ? 5 : 0);
+}
+
+}  // namespace
+
+TEST_CASE("without a thread the files are watched later") {
+  if (::geteuid() != 0) {
+    WARN("skipped: needs root, to act as a user who may have no threads");
+    return;
+  }
+  const test::temporary_folder box;
+  REQUIRE(::chown(box.path().c_str(), 61'999, 61'999) == 0);
+  const auto pid = ::fork();
+  REQUIRE(pid >= 0);
+  if (pid == 0)
+    watch_without_threads(box.path());
+  int status = 0;
+  REQUIRE(::waitpid(pid, &status, 0) == pid);
+  REQUIRE(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 0);
 }
 
 TEST_CASE("what pup writes itself never counts") {

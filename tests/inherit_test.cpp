@@ -8,6 +8,7 @@
 
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -22,7 +23,10 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 namespace {
 
@@ -642,6 +646,28 @@ TEST_CASE("a probe has a deadline") {
   CHECK(probed_against("", what) == "no answer within 50 ms");
   CHECK(probed_against("HTTP/1.1 200 OK\r\nX", what)
         == "no answer within 50 ms");
+}
+
+TEST_CASE("a probe without a descriptor asks nobody") {
+  const auto pid = ::fork();
+  REQUIRE(pid >= 0);
+  if (pid == 0) {
+    boost::asio::io_context loop;
+    const boost::asio::ip::tcp::socket warm{loop};  // what a loop waits with
+    const rlimit none{3, 3};
+    ::setrlimit(RLIMIT_NOFILE, &none);
+    probe_request what;
+    what.address = "127.0.0.1";
+    what.port = 1;
+    probe(
+        loop, what, [](const std::string&) { ::_exit(1); }, [] { ::_exit(0); });
+    loop.run_for(patience);
+    ::_exit(2);
+  }
+  int status = 0;
+  REQUIRE(::waitpid(pid, &status, 0) == pid);
+  REQUIRE(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 0);
 }
 
 TEST_CASE("a TCP probe asks for a connection only") {

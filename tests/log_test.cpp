@@ -13,6 +13,7 @@
 #include "child_process.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <fstream>
 #include <future>
 #include <sstream>
@@ -21,6 +22,8 @@
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 using namespace pup;
 using namespace std::chrono_literals;
@@ -987,6 +990,40 @@ TEST_CASE("a follower waits for a record that is being written") {
 }
 
 // -- files --------------------------------------------------------------------
+
+TEST_CASE(
+    "without a descriptor for the next file the lines go on in this one") {
+  const temporary_folder box;
+  const auto path = box.path() + "/app.log";
+  const auto pid = ::fork();
+  REQUIRE(pid >= 0);
+  if (pid == 0) {
+    const auto now = std::chrono::system_clock::now();
+    log_file file{path, {10, 4}, nullptr};
+    const auto good = [&](const char* line) {
+      const auto put = file.write(line, now);
+      return put.error == 0 && put.bytes == std::strlen(line);
+    };
+    bool all = good("one\ntwo\n");
+    rlimit limit{};
+    ::getrlimit(RLIMIT_NOFILE, &limit);
+    const rlimit none{3, limit.rlim_max};
+    ::setrlimit(RLIMIT_NOFILE, &none);
+    all = good("three\n") && good("four\n") && all;
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+    ::_exit(good("five\n") && all ? 0 : 1);
+  }
+  int status = 0;
+  REQUIRE(::waitpid(pid, &status, 0) == pid);
+  REQUIRE(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 0);
+  CHECK(contents(path) == "five\n");
+  std::string rotated;
+  for (const auto& x : fs::directory_iterator{box.path()})
+    if (x.path() != path)
+      rotated += contents(x.path());
+  CHECK(rotated == "one\ntwo\nthree\nfour\n");
+}
 
 TEST_CASE("a file is begun anew between two lines, and the oldest go") {
   const temporary_folder box;

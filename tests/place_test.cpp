@@ -374,6 +374,55 @@ SCENARIO("who goes on for a predecessor needs no runtime folder") {
   }
 }
 
+SCENARIO("a place can do without folders that the machine does not give") {
+  fixture f;
+  const auto state = f.root.path() + "/state";
+  const auto open = [&](const std::string& name) {
+    return open_place(name, f.env, {}, {}, without_folder::goes_on);
+  };
+  std::ofstream{state} << "in its place";
+  const auto error = f.refused("web");
+  CHECK(error.code == place_errc::system);
+  CHECK(contains(error.text, "set PUP_STATE_DIR"));
+  WHEN("there is none for the state") {
+    auto opened = open("web");
+    REQUIRE(std::holds_alternative<place>(opened));
+    const auto& x = std::get<place>(opened);
+    CHECK(x.state_folder().empty());
+    CHECK(x.state_fault() == error.text);
+    CHECK(x.is_open());
+    THEN("the name is its own all the same") {
+      CHECK_FALSE(x.mark().empty());
+      const auto second = open("web");
+      REQUIRE(std::holds_alternative<place_error>(second));
+      CHECK(std::get<place_error>(second).code == place_errc::already_running);
+    }
+  }
+  WHEN("there is none at all") {
+    std::ofstream{f.run} << "in its place";
+    auto opened = open("web");
+    REQUIRE(std::holds_alternative<place>(opened));
+    auto& x = std::get<place>(opened);
+    CHECK_FALSE(x.is_open());
+    CHECK(x.mark().empty());
+    CHECK(x.open_again({}).has_value());
+    THEN("it has one as soon as that can be made") {
+      fs::remove(f.run);
+      CHECK_FALSE(x.open_again({}).has_value());
+      CHECK(x.is_open());
+      CHECK(discover(f.env).size() == 1);
+    }
+  }
+  WHEN("others may write to the one there is") {
+    fs::remove(state);
+    fs::create_directory(state);
+    fs::permissions(state, fs::perms::all);
+    const auto opened = open("web");
+    REQUIRE(std::holds_alternative<place_error>(opened));
+    CHECK(std::get<place_error>(opened).code == place_errc::refused);
+  }
+}
+
 SCENARIO("unusable names and relative folders are refused") {
   fixture f;
   for (const auto& name :

@@ -266,6 +266,24 @@ SCENARIO("a start limit of 0 allows no failed start, an absent one any") {
     CHECK_FALSE(gave_up(fail(any, "a")));
 }
 
+SCENARIO("what is postponed is delayed ever more, and counts nowhere") {
+  for (const auto type : {restart_type::permanent, restart_type::transient,
+                          restart_type::temporary}) {
+    auto x = single(type);
+    x.limit_starts("a", 0);
+    CHECK(x.postponed("a", 0.5) == 0ms);
+    CHECK(x.postponed("a", 0.5) == 100ms);
+    CHECK(x.postponed("a", 0.5) == 200ms);
+    for (int i = 0; i < 20; ++i)
+      CHECK(x.postponed("a", 0.5) <= 10s);
+    CHECK(x.ids() == std::vector<std::string>{"a"});
+    CHECK(x.record("a").failed_starts == 0);
+    CHECK(x.record("a").restarts.empty());
+  }
+  auto x = single(restart_type::permanent);
+  CHECK(x.postponed("nobody", 0.5) == 0ms);
+}
+
 SCENARIO("what is not restarted has failed no start") {
   auto x = single(restart_type::transient);
   x.limit_starts("a", 0);

@@ -153,7 +153,11 @@ SCENARIO("out of processes: what runs goes on, what does not comes up later") {
   const fs::path program = PUP_PROGRAM;
   for (const auto* x : {"pup", "pup-guardian"})
     fs::copy_file(program.parent_path() / x, box.path(x));
-  box.write("home/config.json", config({sleepers(2)}));
+  // A shortage is no restart and no failed start.
+  box.write("home/config.json",
+            config({R"({"id": "many", "cmd": ["sleep", "1000"],
+                        "restartLimit": 1, "startLimit": 1,
+                        "cluster": {"instances": 2}})"}));
   const auto pup = [&](words arguments) {
     arguments.insert(arguments.begin(), box.path("pup"));
     auto command = box.program(std::move(arguments));
@@ -191,6 +195,16 @@ SCENARIO("out of processes: what runs goes on, what does not comes up later") {
   CHECK(many.at("ready") == 2);
   CHECK(
       contains(text_of(many.at("reason")), "Resource temporarily unavailable"));
+
+  const auto postponed = [&] {
+    const auto why = pup({"why", "many-4"}).out;
+    std::size_t result = 0;
+    for (auto at = why.find("a shortage of the machine"); at != why.npos;
+         at = why.find("a shortage of the machine", at + 1))
+      ++result;
+    return result;
+  };
+  CHECK(wait_until([&] { return postponed() > 3; }));
 
   prlimit({"--nproc=" + before + ":"});
   CHECK(wait_until([&] {
