@@ -136,6 +136,7 @@ private:
   void hear();
   bool take_message();
   void lose();
+  void hand_over(inherited_process x, std::uint64_t leader_started);
   template <class Step>
   void later(Step step);
 
@@ -510,6 +511,12 @@ void link::adopt(inherited_process x) {
     x.end = std::move(early.mapped());
   mine.leader_ended = x.leader_ended || x.end;
   mine.leader_started = mine.leader_ended ? 0 : start_ticks(x.pid);
+  // The guardian was lost before somebody could adopt it.
+  if (orphans_) {
+    const auto started = mine.leader_started;
+    lives_.erase(x.number);
+    return hand_over(std::move(x), started);
+  }
   if (x.leader_ended && !x.end) {
     later([number = x.number, end = *x.leader_ended](link& self) {
       if (self.lives_.count(number) > 0 && self.events_.leader_ended)
@@ -578,13 +585,9 @@ void link::lose() {
     inherited_process left;
     left.number = number;
     left.pid = x.leader;
-    left.pidfd = open_pidfd(x.leader);
-    // Init reaps what has ended meanwhile, and somebody else may have its pid.
-    const auto has_gone =
-        left.pidfd ? start_ticks(x.leader) != x.leader_started : errno == ESRCH;
-    if (x.leader_ended || has_gone)
+    if (x.leader_ended)
       left.leader_ended.emplace().status.pid = x.leader;
-    orphans_->adopt(std::move(left));
+    hand_over(std::move(left), x.leader_started);
   }
   lives_.clear();
   if (lost_)
@@ -592,6 +595,18 @@ void link::lose() {
   for (const auto number : unborn)
     if (events_.failed)
       events_.failed(number, {"guardian", "has ended", ESRCH});
+}
+
+// Init reaps what has ended meanwhile, and somebody else may have its pid.
+void link::hand_over(inherited_process x, std::uint64_t leader_started) {
+  if (!x.leader_ended && !x.end) {
+    x.pidfd = open_pidfd(x.pid);
+    const auto has_gone =
+        x.pidfd ? start_ticks(x.pid) != leader_started : errno == ESRCH;
+    if (has_gone)
+      x.leader_ended.emplace().status.pid = x.pid;
+  }
+  orphans_->adopt(std::move(x));
 }
 
 }  // namespace
