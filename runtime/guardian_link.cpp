@@ -103,7 +103,7 @@ public:
     silent_ = true;
   }
   bool step_aside() override {
-    return say_last(guard::aside{});
+    return say_last(guard::aside{}) && await_hangup();
   }
 
   void connect(spawner_events events) override;
@@ -128,6 +128,7 @@ private:
   void say(const guard::message& x);
   bool try_to_say(const guard::message& x);
   bool say_last(const guard::message& x);
+  bool await_hangup();
   void await_room();
   void flush();
   bool send_waiting();
@@ -321,6 +322,23 @@ bool link::say_last(const guard::message& x) {
       static_cast<void>(guard::receive(socket_.get(), ignored));
   }
   return true;
+}
+
+// The guardian turns to a successor, or has ended: false.
+bool link::await_hangup() {
+  pollfd event{socket_.get(), POLLIN, 0};
+  for (;;) {
+    const auto count = ::poll(&event, 1, -1);
+    if (count < 0 && errno != EINTR)
+      return false;
+    if (count > 0 && (event.revents & POLLIN) == 0)
+      return ::getppid() == guardian_;
+    guard::packet ignored;
+    if (count > 0
+        && guard::receive(socket_.get(), ignored)
+               == guard::receive_result::closed)
+      return ::getppid() == guardian_;
+  }
 }
 
 void link::await_room() {
