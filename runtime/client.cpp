@@ -13,7 +13,6 @@
 #include "pup/runtime/process.hpp"
 #include "pup/runtime/status_door.hpp"
 #include "pup/runtime/text_file.hpp"
-#include "pup/runtime/unwatched.hpp"
 #include "pup/runtime/upgrade.hpp"
 #include "pup/runtime/why.hpp"
 
@@ -214,8 +213,7 @@ std::variant<running, exit_code> find_running(const command& what,
   if (const auto code = end_what_is_left(what, left))
     return *code;
   complain(why.text);
-  for (const auto& x : left)
-    complain(text_of(x));
+  tell_unwatched(left);
   return why.code;
 }
 

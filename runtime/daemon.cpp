@@ -18,7 +18,6 @@
 #include "pup/runtime/status_door.hpp"
 #include "pup/runtime/survivors.hpp"
 #include "pup/runtime/trusted_path.hpp"
-#include "pup/runtime/unwatched.hpp"
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
@@ -631,8 +630,11 @@ exit_code run_supervisor(const command& what) {
         exit_code::usage);
   auto signals = take_signals();
   if (const auto* faults =
-          std::get_if<std::vector<diagnostic>>(&wanted->content))
-    return complain(*faults);
+          std::get_if<std::vector<diagnostic>>(&wanted->content)) {
+    complain(*faults);
+    tell_unwatched(to_become(what));
+    return exit_code::usage;
+  }
   auto& spec = std::get<pup_spec>(wanted->content);
   const auto& file = wanted->file;
   const auto follows = guardian && guardian->inherited().predecessors > 0;

@@ -6,7 +6,6 @@
 #include "pup/runtime/meant.hpp"
 #include "pup/runtime/output.hpp"
 #include "pup/runtime/place.hpp"
-#include "pup/runtime/unwatched.hpp"
 
 #include <algorithm>
 #include <cstdlib>
@@ -68,11 +67,6 @@ std::string list(const std::vector<std::string>& names) {
   for (const auto& x : names)
     result += (result.empty() ? "" : ", ") + x;
   return result;
-}
-
-void tell_unwatched(const wanted_supervisor& wanted) {
-  for (const auto& x : find_unwatched(wanted, process_environment()))
-    complain(text_of(x));
 }
 
 /// The name of the supervisor that a command means: as for every other command

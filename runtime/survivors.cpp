@@ -147,8 +147,7 @@ public:
     const auto all = all_processes();
     if (!traits_.mark.empty())
       look_for_marks(all);
-    if (!traits_.pipes.empty())
-      look_for_pipes(all);
+    look_for_pipes(all);
     // What they have started is not all a survivor's.
     const auto own = ancestors();
     const auto spare_own = [&] {
@@ -199,16 +198,30 @@ private:
     return true;
   }
 
+  // What has left all else behind still writes to the pipes of its life. A
+  // pipe counts for its user alone: anybody may forge a mark.
   void look_for_pipes(const std::vector<pid_t>& all) {
-    const auto is_theirs = [&](pid_t pid) {
-      return traits_.pipes.count(pipe_behind(pid, STDOUT_FILENO)) != 0
-             || traits_.pipes.count(pipe_behind(pid, STDERR_FILENO)) != 0;
-    };
-    for (const auto pid : all)
-      if (const auto user = user_of(pid);
-          user && users_.count(*user) != 0 && is_theirs(pid))
+    std::map<std::pair<std::uint64_t, uid_t>, std::string> theirs;
+    for (const auto& [pid, x] : found_)
+      if (const auto user = user_of(pid))
+        for (const int fd : {STDOUT_FILENO, STDERR_FILENO})
+          if (const auto pipe = pipe_behind(pid, fd); pipe != 0)
+            theirs.emplace(std::pair{pipe, *user}, x.id);
+    if (theirs.empty() && traits_.pipes.empty())
+      return;
+    for (const auto pid : all) {
+      const auto user = user_of(pid);
+      if (!user || users_.count(*user) == 0 || found_.count(pid) != 0)
+        continue;
+      for (const int fd : {STDOUT_FILENO, STDERR_FILENO}) {
+        const auto pipe = pipe_behind(pid, fd);
+        const auto owner = theirs.find({pipe, *user});
+        if (owner == theirs.end() && traits_.pipes.count(pipe) == 0)
+          continue;
         if (const auto now = stat_of(pid); now && now->lives())
-          add(pid, now->started, "");
+          add(pid, now->started, owner == theirs.end() ? "" : owner->second);
+      }
+    }
   }
 
   // Below them, and in their sessions.

@@ -60,6 +60,17 @@ inline std::size_t descriptors_of(pid_t pid) {
   return error ? 0 : static_cast<std::size_t>(std::distance(begin(all), {}));
 }
 
+/// What they lead to.
+inline std::string targets_of(pid_t pid) {
+  std::string result;
+  std::error_code error;
+  for (const auto& x : std::filesystem::directory_iterator{
+           "/proc/" + std::to_string(pid) + "/fd", error})
+    result += ' ' + x.path().filename().string() + '='
+              + std::filesystem::read_symlink(x.path(), error).string();
+  return result;
+}
+
 class chaos_world {
 public:
   enum class end { goes_on, stopped, unwatched };
@@ -600,7 +611,8 @@ private:
     const auto now = descriptors_of(guardian_.pid);
     if (now > usual_descriptors_->first)
       return "the guardian has " + std::to_string(now) + " descriptors, had "
-             + std::to_string(usual_descriptors_->first);
+             + std::to_string(usual_descriptors_->first) + ':'
+             + targets_of(guardian_.pid);
     const auto of_supervisor = descriptors_of(supervisor().pid);
     if (of_supervisor > usual_descriptors_->second)
       return "the supervisor has " + std::to_string(of_supervisor)

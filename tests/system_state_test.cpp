@@ -182,6 +182,13 @@ SCENARIO("what nobody watches any more is told by every command") {
              "2 processes of it go on unwatched; end them with pup "
              "terminate --name pup");
   }
+  // A start that comes to nothing tells of them as well.
+  const auto good = box.read("config.json");
+  box.write("config.json", "{");
+  const auto failed = box.pup({"start", "config.json"});
+  CHECK(failed.code == 2);
+  contains(failed.err, "2 processes of it go on unwatched");
+  box.write("config.json", good);
   // Another configuration's folder is not about these.
   fs::create_directory(box.path("elsewhere"));
   box.write("elsewhere/pup.json", config({sleeper}));
@@ -202,7 +209,7 @@ SCENARIO("terminate ends what nobody watches, as an end on purpose") {
       config(
           {R"({"id": "many", "cmd": ["sleep", "1000"],
     "cluster": {"instances": 1}})",
-           R"({"id": "polite", "cmd": "trap 'echo bye > bye; exit 0' TERM; touch up; while :; do sleep 0.05; done"})"}));
+           R"({"id": "polite", "cmd": "exec 2>/dev/null; trap 'echo bye > bye; exit 0' TERM; touch up; while :; do sleep 0.05; done"})"}));
   start(box);
   REQUIRE(box.pup({"scale", "many", "3"}).code == 0);
   REQUIRE(wait_until([&] { return fs::exists(box.path("up")); }));
