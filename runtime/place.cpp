@@ -112,8 +112,8 @@ std::variant<trusted_folder, place_error> folder_above(
 }
 
 /// Both are checked after they are opened.
-std::variant<checked_folder, place_error> make_parent(const std::string& path,
-                                              const std::string& variable) {
+std::variant<checked_folder, place_error> make_parent(
+    const std::string& path, const std::string& variable) {
   auto found = folder_above(path, variable);
   if (auto* error = std::get_if<place_error>(&found))
     return std::move(*error);
@@ -128,8 +128,8 @@ std::variant<checked_folder, place_error> make_parent(const std::string& path,
     error.text += "; set " + variable + " to a folder of your own";
     return error;
   }
-  checked_folder result{unique_fd{::openat(above.fd(), name.c_str(), folder_flags)},
-                path};
+  checked_folder result{
+      unique_fd{::openat(above.fd(), name.c_str(), folder_flags)}, path};
   if (!result.fd)
     return open_folder_error(path, errno, variable);
   return result;
@@ -401,9 +401,10 @@ std::string mark_of(int lock_fd) {
   return std::to_string(info.st_dev) + '-' + std::to_string(info.st_ino);
 }
 
-std::optional<abandoned_place> look_whether_abandoned(
-    int parent_fd, const std::string& parent, const std::string& name,
-    const environment& env) {
+std::optional<abandoned_place> look_whether_abandoned(int parent_fd,
+                                                      const std::string& parent,
+                                                      const std::string& name,
+                                                      const environment& env) {
   const unique_fd fd{::openat(parent_fd, name.c_str(), folder_flags)};
   struct stat info {};
   if (!fd || ::fstat(fd.get(), &info) != 0 || info.st_uid != env.user
@@ -423,7 +424,8 @@ std::optional<abandoned_place> look_whether_abandoned(
                          mark_of(lock.get())};
 }
 
-/// What `look` finds in the folders of a parent whose names are usable, by name.
+/// What `look` finds in the folders of a parent whose names are usable, by
+/// name.
 template <class T, class Look>
 std::vector<T> in_each_folder(const std::string& parent, const Look& look) {
   std::vector<T> result;
