@@ -296,6 +296,23 @@ caf::result<supervisor_status> control_state::status(
   return promise;
 }
 
+/// One that has ended is not ready, whoever has been told by now: its guardian
+/// may be stopped.
+static void show_end(unit_status& unit, instance_status& x) {
+  if (x.state != run_state::ready)
+    return;
+  x.state = run_state::stopping;
+  x.reason = "pid " + std::to_string(x.pid) + " has ended";
+  x.pid = 0;
+  unit.ready -= std::min(unit.ready, 1U);
+  if (!unit.is_cluster)
+    unit.state = x.state;
+  else if (unit.state == run_state::running)
+    unit.state = run_state::degraded;
+  if (unit.reason.empty())
+    unit.reason = x.reason;
+}
+
 void control_state::add_usage(supervisor_status status,
                               const pledge<supervisor_status>& answer) {
   sample_usage wanted;
@@ -320,6 +337,8 @@ void control_state::add_usage(supervisor_status status,
                   x.cpu_percent = i->second->cpu_percent;
                   x.log_lost_lines = i->second->log_lost_lines;
                   x.log_lost_bytes = i->second->log_lost_bytes;
+                  if (i->second->ended)
+                    show_end(unit, x);
                 }
             answer.keep(std::move(*shared));
           },

@@ -101,6 +101,8 @@ struct usage {
   double cpu_percent = 0;
   std::uint64_t log_lost_lines = 0;  ///< of the instance, over all its lives
   std::uint64_t log_lost_bytes = 0;
+  /// It has ended, though nobody may have been told yet.
+  bool ended = false;
 };
 
 using launcher_actor =

@@ -208,6 +208,17 @@ private:
 
 using id_question = std::function<bool(const running&, const std::string&)>;
 
+/// What a killed supervisor has left. None: nothing that is meant.
+std::optional<exit_code> end_what_is_left(const command& what,
+                                          const std::vector<left_place>& all) {
+  if (what.kind != command_kind::terminate || all.size() != 1)
+    return std::nullopt;
+  if (const auto trouble = end_unwatched(
+          all.front().where, [](const std::string& text) { complain(text); }))
+    return complain(*trouble);
+  return exit_code::done;
+}
+
 /// Finds the supervisor that is meant.
 std::variant<running, exit_code> find_running(const command& what,
                                               const wanted_supervisor& wanted,
@@ -217,7 +228,14 @@ std::variant<running, exit_code> find_running(const command& what,
   if (auto* one = std::get_if<running>(&chosen))
     return std::move(*one);
   const auto why = why_not_one(chosen, what, wanted, all);
-  return complain(why.text, why.code);
+  if (why.code != exit_code::not_running)
+    return complain(why.text, why.code);
+  const auto left = find_unwatched(wanted, process_environment());
+  if (const auto code = end_what_is_left(what, left))
+    return *code;
+  complain(why.text);
+  tell_unwatched(left);
+  return why.code;
 }
 
 /// The same, connected.
@@ -468,6 +486,24 @@ private:
   unique_fd fd_;
   bool refused_ = false;
 };
+/// Both may have been killed on their way out. Who carries on is waited for;
+/// what nobody carries on with ends here.
+exit_code end_what_remains(const std::string& name,
+                           std::chrono::steady_clock::time_point deadline) {
+  const auto env = process_environment();
+  if (!await_heirs(name, env, deadline))
+    return complain("pup: '" + name
+                    + "' was killed while it was stopping, and what it left is "
+                      "still being stopped");
+  wanted_supervisor same;
+  same.name = name;
+  auto result = exit_code::done;
+  for (const auto& x : find_unwatched(same, env))
+    if (const auto trouble = end_unwatched(
+            x.where, [](const std::string& text) { complain(text); }))
+      result = complain(*trouble);
+  return result;
+}
 
 exit_code end_supervisor(const command& what, const control_actor& control,
                          session& with) {
@@ -490,7 +526,7 @@ exit_code end_supervisor(const command& what, const control_actor& control,
     return complain("pup: '" + identity->name + "' is still stopping after "
                     + in_seconds(with.work_limit())
                     + "; pup status shows what remains");
-  return exit_code::done;
+  return end_what_remains(identity->name, deadline);
 }
 
 exit_code upgrade_supervisor(const command& what) {

@@ -7,11 +7,12 @@
 #include "pup/runtime/former_name.hpp"
 #include "pup/runtime/guarded.hpp"
 #include "pup/runtime/host.hpp"
-#include "pup/runtime/identity.hpp"
 #include "pup/runtime/ipc.hpp"
 #include "pup/runtime/local.hpp"
 #include "pup/runtime/machine.hpp"
+#include "pup/runtime/meant.hpp"
 #include "pup/runtime/output.hpp"
+#include "pup/runtime/pidfd.hpp"
 #include "pup/runtime/place.hpp"
 #include "pup/runtime/proxy.hpp"
 #include "pup/runtime/service_manager.hpp"
@@ -140,6 +141,28 @@ std::string in_memory(const place& x) {
            "and output goes only where `logger` says";
 }
 
+/// The guardian has ended, and there is no supervisor but this process, which
+/// is none yet or not any more: nothing goes on unwatched. Where there is one
+/// it does the same.
+exit_code end_without_guardian(const wanted_supervisor& wanted) {
+  for (const auto& x : find_unwatched(wanted, process_environment())) {
+    complain("pup: '" + x.where.name
+             + "': the guardian was killed; stopping everything");
+    if (const auto trouble = end_unwatched(
+            x.where, [](const std::string& text) { complain(text); }))
+      complain(*trouble);
+  }
+  return exit_code::failed;
+}
+
+/// The supervisor that a command line is to become.
+wanted_supervisor to_become(const command& what) {
+  auto result = wanted_by(what);
+  if (!result.name && !result.config && !what.config.empty())
+    result.config = look_at(what.config);
+  return result;
+}
+
 /// The running supervisor: everything on the main thread but the actors.
 class daemon {
 public:
@@ -195,6 +218,8 @@ public:
     control_ = nullptr;
     publication_ = publication{};
     host_.reset();
+    if (left_)
+      end_left();
     if (guardian_)
       guardian_->farewell(static_cast<int>(result_));
     return result_;
@@ -378,10 +403,23 @@ private:
 
   // Nothing could be started again, nor its end be understood.
   void guardian_lost() {
+    // What has left its session is below its leader, or in the log's pipes, as
+    // long as these are there.
+    left_.emplace(place_.state_folder(), place_.mark(),
+                  known_spec(facts_.config), own_pipes());
     result_ = complain("pup: '" + place_.name() + "': the guardian, pid "
                        + std::to_string(guardian_->guardian())
                        + ", was killed; stopping everything");
     host_->shut_down(false);
+  }
+
+  // The guardian would have ended these.
+  void end_left() {
+    const auto stay =
+        left_->end(known_spec(facts_.config), signals_.native_handle());
+    if (stay > 0)
+      complain("pup: '" + place_.name() + "': " + process_count(stay)
+               + " cannot be ended");
   }
 
   /// Tells the service manager, if there is one, when all has come up or has
@@ -423,9 +461,28 @@ private:
       boost::asio::post(loop_, [this] { loop_.stop(); });
     };
     if (host_->step_aside(carried))
-      return;
-    result_ = complain("pup: the guardian has ended; so does the supervisor");
+      return watch_guardian();
+    end_aside();
     loop_.stop();
+  }
+
+  // It may end before a successor has come up.
+  void watch_guardian() {
+    boost::system::error_code error;
+    guardian_end_.assign(open_pidfd(guardian_->guardian()).release(), error);
+    if (error)
+      return end_aside();
+    guardian_end_.async_wait(boost::asio::posix::stream_descriptor::wait_read,
+                             [this](const boost::system::error_code& code) {
+                               if (!code)
+                                 end_aside();
+                             });
+  }
+
+  void end_aside() {
+    wanted_supervisor us;
+    us.name = place_.name();
+    result_ = end_without_guardian(us);
   }
 
   void ended(const caf::error& reason) {
@@ -481,6 +538,7 @@ private:
   boost::asio::io_context loop_{1};
   boost::asio::posix::stream_descriptor signals_;
   signalfd_siginfo signal_{};
+  boost::asio::posix::stream_descriptor guardian_end_{loop_};  // once aside
   caf::actor_system_config config_;
   std::optional<caf::actor_system> sys_;
   std::optional<host> host_;
@@ -489,8 +547,10 @@ private:
   publication publication_;  // goes first: it refers to the actor system
   std::optional<status_door> door_;
   std::optional<folder_watch> folder_watch_;
-  bool had_folder_ = true;  // this one, or one before it
-  std::string lost_;        // why it cannot be made anew
+  bool had_folder_ = true;   // this one, or one before it
+  std::string lost_;         // why it cannot be made anew
+  // What ran when the guardian was lost.
+  std::optional<unwatched> left_;
 };
 
 }  // namespace
@@ -570,35 +630,19 @@ std::optional<std::string> end_predecessor(const pup_spec& spec,
                                            const place& where, int signals) {
   if (where.mark().empty())  // so there was none
     return std::nullopt;
-  const auto found =
-      where.state_folder().empty()
-          ? std::variant<std::optional<saved_state>, std::string>{}
-          : read_state(where.state_folder());
-  const saved_state* recorded = nullptr;
-  if (const auto* fault = std::get_if<std::string>(&found))
-    complain("pup: " + *fault + "; starting from the configuration");
-  else if (const auto& state = std::get<std::optional<saved_state>>(found)) {
-    if (state->on_purpose && state->processes.empty())
-      return std::nullopt;
-    if (state->boot == boot_id())
-      recorded = &*state;
-  }
-  const survivor_traits traits{where.mark(), recorded, users_of(spec)};
-  const auto left = find_survivors(traits);
-  if (left.empty())
+  const unwatched left{where.state_folder(), where.mark(), spec};
+  if (!left.fault().empty())
+    complain("pup: " + left.fault() + "; starting from the configuration");
+  if (left.count() == 0)
     return std::nullopt;
   complain("pup: ending what a killed supervisor left: "
-           + std::to_string(left.size())
-           + (left.size() == 1 ? " process" : " processes"));
-  const auto rule = [&](const std::string& id) {
-    return stop_rule_of(spec, id);
-  };
-  const auto stay = end_survivors(left, traits, rule, signals);
+           + process_count(left.count()));
+  const auto stay = left.end(spec, signals);
   if (stay == 0)
     return std::nullopt;
-  return "pup: " + std::to_string(stay)
-         + " processes of a killed supervisor cannot be ended; end them, then "
-           "start again";
+  return "pup: " + process_count(stay)
+         + " of a killed supervisor cannot be ended; end them, then start "
+           "again";
 }
 
 }  // namespace
@@ -609,8 +653,10 @@ exit_code run_supervisor(const command& what) {
   ::mallopt(M_ARENA_MAX, 1);
   raise_descriptor_limit();
   auto met = meet_guardian();
-  if (const auto* fault = std::get_if<std::string>(&met))
-    return complain("pup: " + *fault);
+  if (const auto* fault = std::get_if<std::string>(&met)) {
+    complain("pup: " + *fault);
+    return end_without_guardian(to_become(what));
+  }
   const auto guardian = std::get<std::shared_ptr<guardian_link>>(met);
   if (const auto short_of = find_shortage(needs_of_supervisor());
       !short_of.empty())
@@ -623,8 +669,11 @@ exit_code run_supervisor(const command& what) {
         exit_code::usage);
   auto signals = take_signals();
   if (const auto* faults =
-          std::get_if<std::vector<diagnostic>>(&wanted->content))
-    return complain(*faults);
+          std::get_if<std::vector<diagnostic>>(&wanted->content)) {
+    complain(*faults);
+    tell_unwatched(to_become(what));
+    return exit_code::usage;
+  }
   auto& spec = std::get<pup_spec>(wanted->content);
   const auto& file = wanted->file;
   const auto follows = guardian && guardian->inherited().predecessors > 0;
@@ -681,8 +730,10 @@ exit_code run_supervisor(const command& what) {
   }
   // What a guardian keeps is gone on with.
   if (!follows)
-    if (const auto trouble = end_predecessor(spec, where, signals.get()))
+    if (const auto trouble = end_predecessor(spec, where, signals.get())) {
+      where.disown();  // the next command finds them again
       return complain(*trouble);
+    }
   daemon it{std::move(spec),
             std::move(where),
             std::move(facts),

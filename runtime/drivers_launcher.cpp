@@ -8,9 +8,12 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <map>
 #include <memory>
+#include <set>
 #include <utility>
 
 namespace pup {
@@ -56,6 +59,8 @@ struct launcher_state {
   }
 
   std::vector<usage> take(const std::vector<std::int32_t>& pids);
+  static void add_gone(const std::vector<std::int32_t>& pids,
+                       std::vector<usage>& all);
 };
 
 // The percentage is that of the time since the previous sample of the process,
@@ -67,6 +72,7 @@ std::vector<usage> launcher_state::take(const std::vector<std::int32_t>& pids) {
     usage u;
     u.pid = x.pid;
     u.rss_bytes = x.rss_bytes;
+    u.ended = !x.lives;
     const auto before = samples.find(x.pid);
     if (before != samples.end()) {
       const std::chrono::duration<double> passed = now - before->second.at;
@@ -87,7 +93,24 @@ std::vector<usage> launcher_state::take(const std::vector<std::int32_t>& pids) {
     }
     result.push_back(u);
   }
+  add_gone(pids, result);
   return result;
+}
+
+/// Those that are not there any more; all of them would be where there is no
+/// /proc.
+void launcher_state::add_gone(const std::vector<std::int32_t>& pids,
+                              std::vector<usage>& all) {
+  if (all.empty())
+    return;
+  std::set<std::int32_t> seen;
+  for (const auto& x : all)
+    seen.insert(x.pid);
+  for (const auto pid : pids)
+    if (seen.count(pid) == 0 && ::kill(pid, 0) != 0 && errno == ESRCH) {
+      all.emplace_back().pid = pid;
+      all.back().ended = true;
+    }
 }
 
 launcher_self::behavior_type launcher_behavior(

@@ -240,6 +240,10 @@ proxy_self::behavior_type proxy_behavior(
       },
       [self, me](const publish_backends& request) -> caf::result<void> {
         auto& st = self->state;
+        // Facts go to whoever publishes, whether it has ever listened or not.
+        if (const auto& owner = self->current_sender())
+          st.balancers[request.cluster] =
+              weak<balancer_actor>{caf::actor_cast<balancer_actor>(owner)};
         if (st.inherited.count(request.cluster) != 0) {
           st.groups->publish(request.cluster, backends_of(request.backends));
           return caf::unit;

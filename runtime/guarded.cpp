@@ -1,5 +1,7 @@
 #include "pup/runtime/guarded.hpp"
 
+#include "pup/runtime/proc_file.hpp"
+
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
@@ -36,6 +38,11 @@ std::string guardian_program() {
       return path;
   }
   return {};
+}
+
+bool is_guardian(pid_t pid) {
+  return read_proc_file("/proc/" + std::to_string(pid) + "/comm")
+         == "pup-guardian\n";
 }
 
 std::string enter_guardian(char** argv) {

@@ -8,6 +8,8 @@
 #include <string>
 #include <variant>
 
+#include <sys/types.h>
+
 namespace pup {
 
 /// The path of this program; what is on the disk by it may be newer.
@@ -15,6 +17,9 @@ std::string own_program();
 
 /// The path of the guardian; empty: it is not installed.
 std::string guardian_program();
+
+/// Whether a process is one, by its name.
+bool is_guardian(pid_t pid);
 
 /// Becomes the guardian that runs this program with these arguments. Returns
 /// when this process has one already, or why there can be none (in words; then

@@ -103,7 +103,7 @@ public:
     silent_ = true;
   }
   bool step_aside() override {
-    return say_last(guard::aside{});
+    return say_last(guard::aside{}) && await_hangup();
   }
 
   void connect(spawner_events events) override;
@@ -128,6 +128,7 @@ private:
   void say(const guard::message& x);
   bool try_to_say(const guard::message& x);
   bool say_last(const guard::message& x);
+  bool await_hangup();
   void await_room();
   void flush();
   bool send_waiting();
@@ -136,6 +137,7 @@ private:
   void hear();
   bool take_message();
   void lose();
+  void hand_over(inherited_process x, std::uint64_t leader_started);
   template <class Step>
   void later(Step step);
 
@@ -324,6 +326,23 @@ bool link::say_last(const guard::message& x) {
       static_cast<void>(guard::receive(socket_.get(), ignored));
   }
   return true;
+}
+
+// The guardian turns to a successor, or has ended: false.
+bool link::await_hangup() {
+  pollfd event{socket_.get(), POLLIN, 0};
+  for (;;) {
+    const auto count = ::poll(&event, 1, -1);
+    if (count < 0 && errno != EINTR)
+      return false;
+    if (count > 0 && (event.revents & POLLIN) == 0)
+      return ::getppid() == guardian_;
+    guard::packet ignored;
+    if (count > 0
+        && guard::receive(socket_.get(), ignored)
+               == guard::receive_result::closed)
+      return ::getppid() == guardian_;
+  }
 }
 
 void link::await_room() {
@@ -529,6 +548,17 @@ void link::adopt(inherited_process x) {
   mine.leader_ended = x.leader_ended || x.end;
   mine.leader_started =
       mine.leader_ended || x.launching ? 0 : start_ticks(x.pid);
+  // The guardian was lost before somebody could adopt it.
+  if (orphans_) {
+    const auto started = mine.leader_started;
+    lives_.erase(x.number);
+    if (!x.launching)
+      return hand_over(std::move(x), started);
+    return later([number = x.number](link& self) {
+      if (self.events_.failed)
+        self.events_.failed(number, {"guardian", "has ended", ESRCH});
+    });
+  }
   if (x.leader_ended && !x.end) {
     later([number = x.number, end = *x.leader_ended](link& self) {
       if (self.lives_.count(number) > 0 && self.events_.leader_ended)
@@ -597,13 +627,9 @@ void link::lose() {
     inherited_process left;
     left.number = number;
     left.pid = x.leader;
-    left.pidfd = open_pidfd(x.leader);
-    // Init reaps what has ended meanwhile, and somebody else may have its pid.
-    const auto has_gone =
-        left.pidfd ? start_ticks(x.leader) != x.leader_started : errno == ESRCH;
-    if (x.leader_ended || has_gone)
+    if (x.leader_ended)
       left.leader_ended.emplace().status.pid = x.leader;
-    orphans_->adopt(std::move(left));
+    hand_over(std::move(left), x.leader_started);
   }
   lives_.clear();
   if (lost_)
@@ -611,6 +637,18 @@ void link::lose() {
   for (const auto number : unborn)
     if (events_.failed)
       events_.failed(number, {"guardian", "has ended", ESRCH});
+}
+
+// Init reaps what has ended meanwhile, and somebody else may have its pid.
+void link::hand_over(inherited_process x, std::uint64_t leader_started) {
+  if (!x.leader_ended && !x.end) {
+    x.pidfd = open_pidfd(x.pid);
+    const auto has_gone =
+        x.pidfd ? start_ticks(x.pid) != leader_started : errno == ESRCH;
+    if (has_gone)
+      x.leader_ended.emplace().status.pid = x.pid;
+  }
+  orphans_->adopt(std::move(x));
 }
 
 }  // namespace

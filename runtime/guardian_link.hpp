@@ -78,8 +78,8 @@ public:
   /// is. Any thread.
   virtual void fall_silent() = 0;
   /// Makes room for a successor: it is started at once, with all that was said
-  /// until fall_silent(). The loop must not run any more. False: the guardian
-  /// has ended.
+  /// until fall_silent(). Waits until the guardian has heard it. The loop must
+  /// not run any more. False: the guardian has ended.
   virtual bool step_aside() = 0;
 };
 

@@ -8,6 +8,7 @@
 #include "pup/runtime/calendar.hpp"
 #include "pup/runtime/carriers.hpp"
 #include "pup/runtime/children.hpp"
+#include "pup/runtime/descendants.hpp"
 #include "pup/runtime/drivers.hpp"
 #include "pup/runtime/environment.hpp"
 #include "pup/runtime/files.hpp"
@@ -97,6 +98,12 @@ std::string state_trouble(const std::string& fault) {
   return fault
          + "; what is scaled, blocked or stopped now is forgotten if pup is "
            "killed";
+}
+
+/// By SIGSTOP, or a debugger.
+bool is_stopped(pid_t pid) {
+  const auto now = stat_of(pid);
+  return now && (now->state == 'T' || now->state == 't');
 }
 
 /// Ends an actor that has no children and waits until its state is gone.
@@ -407,6 +414,12 @@ private:
     if (const auto fault = journal_ ? journal_->trouble() : std::string{};
         !fault.empty())
       result.push_back(state_trouble(fault));
+    if (guardian_ && is_stopped(guardian_->guardian()))
+      result.push_back("the guardian, pid "
+                       + std::to_string(guardian_->guardian())
+                       + ", is stopped: nothing can be started, no end is "
+                         "noticed; let it go on by kill -CONT "
+                       + std::to_string(guardian_->guardian()));
     if (guardian_)
       for (const auto& x : guardian_->strays())
         result.push_back(x

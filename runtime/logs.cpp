@@ -73,16 +73,21 @@ std::string list(const std::vector<std::string>& names) {
 /// where one runs that fits, else the only one that has left logs.
 std::variant<std::string, exit_code> meant_by(const command& what,
                                               const std::string& parent) {
-  if (what.name)
-    return *what.name;
   const auto wanted = wanted_by(what);
   const auto all = discover(process_environment());
+  if (what.name) {
+    if (std::none_of(all.begin(), all.end(),
+                     [&](const running& x) { return x.name == *what.name; }))
+      tell_unwatched(wanted);
+    return *what.name;
+  }
   const auto chosen = choose(
       all, wanted, [](const running&, const std::string&) { return false; });
   if (const auto* one = std::get_if<running>(&chosen))
     return one->name;
   if (std::holds_alternative<ambiguous>(chosen))
     return complain(why_not_one(chosen, what, wanted, all).text);
+  tell_unwatched(wanted);
   // None runs: the file's own logs are meant, never another's.
   if (const auto& file = wanted.config ? wanted.config : wanted.here) {
     if (const auto name = store_of(*file, parent); !name.empty())

@@ -1,6 +1,7 @@
 #include "pup/runtime/meant.hpp"
 
 #include "pup/runtime/machine.hpp"
+#include "pup/runtime/output.hpp"
 
 #include <sys/stat.h>
 
@@ -84,6 +85,15 @@ not_one why_not_one(const choice& x, const command& what,
                 + list(all),
             exit_code::not_running};
   return {text_of_none(what, wanted, all), exit_code::not_running};
+}
+
+void tell_unwatched(const std::vector<left_place>& all) {
+  for (const auto& x : all)
+    complain(text_of(x));
+}
+
+void tell_unwatched(const wanted_supervisor& wanted) {
+  tell_unwatched(find_unwatched(wanted, process_environment()));
 }
 
 }  // namespace pup

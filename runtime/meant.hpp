@@ -4,6 +4,7 @@
 
 #include "pup/runtime/cli.hpp"
 #include "pup/runtime/place.hpp"
+#include "pup/runtime/unwatched.hpp"
 
 #include <string>
 #include <vector>
@@ -27,5 +28,10 @@ struct not_one {
 not_one why_not_one(const choice& x, const command& what,
                     const wanted_supervisor& wanted,
                     const std::vector<running>& all);
+
+/// Tells on standard error, a line for each, what goes on unwatched of the
+/// supervisors that may be meant, when none of them runs.
+void tell_unwatched(const std::vector<left_place>& all);
+void tell_unwatched(const wanted_supervisor& wanted);
 
 }  // namespace pup

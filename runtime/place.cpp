@@ -399,6 +399,66 @@ std::optional<running> look_into(int parent_fd, const std::string& parent,
   return result;
 }
 
+/// Names a place by its lock.
+std::string mark_of(int lock_fd) {
+  struct stat info {};
+  if (::fstat(lock_fd, &info) != 0)
+    return {};
+  return std::to_string(info.st_dev) + '-' + std::to_string(info.st_ino);
+}
+
+std::optional<abandoned_place> look_whether_abandoned(int parent_fd,
+                                                      const std::string& parent,
+                                                      const std::string& name,
+                                                      const environment& env) {
+  const unique_fd fd{::openat(parent_fd, name.c_str(), folder_flags)};
+  struct stat info {};
+  if (!fd || ::fstat(fd.get(), &info) != 0 || info.st_uid != env.user
+      || (info.st_mode & (S_IWGRP | S_IWOTH)) != 0)
+    return std::nullopt;
+  const auto lock = open_regular(fd.get(), lock_name);
+  auto request = whole_file();
+  // Where there are no locks nobody knows.
+  if (!lock || ::fcntl(lock.get(), F_OFD_GETLK, &request) != 0
+      || request.l_type != F_UNLCK)
+    return std::nullopt;
+  running former;
+  read_facts(small_file(fd.get(), lock_name), former);
+  if (former.pid <= 0)  // it has ended in order
+    return std::nullopt;
+  return abandoned_place{name, parent + '/' + name, former.config,
+                         mark_of(lock.get())};
+}
+
+/// What `look` finds in the folders of a parent whose names are usable, by
+/// name.
+template <class T, class Look>
+std::vector<T> in_each_folder(const std::string& parent, const Look& look) {
+  std::vector<T> result;
+  unique_fd fd{::open(parent.c_str(), folder_flags)};
+  if (!fd)
+    return result;
+  struct closer {
+    void operator()(DIR* x) const noexcept {
+      ::closedir(x);
+    }
+  };
+  std::unique_ptr<DIR, closer> entries{::fdopendir(fd.get())};
+  if (!entries)
+    return result;
+  const auto parent_fd = fd.release();  // now owned by entries
+  while (const auto* entry = ::readdir(entries.get())) {
+    const std::string name{entry->d_name};
+    if (!usable_name(name))
+      continue;
+    if (auto found = look(parent_fd, name))
+      result.push_back(std::move(*found));
+  }
+  std::sort(result.begin(), result.end(),
+            [](const T& a, const T& b) { return a.name < b.name; });
+  return result;
+}
+
 std::vector<running> only(const std::vector<running>& all,
                           const std::function<bool(const running&)>& keep) {
   std::vector<running> result;
@@ -759,41 +819,30 @@ std::optional<place_error> place::admit(std::optional<gid_t> readers) const {
 }
 
 std::optional<place_error> place::tell(const start_facts& facts) const {
+  describe(facts);
   return write_facts(folder_fd_.get(), folder_, facts);
 }
 
 std::string place::mark() const {
-  struct stat info {};
-  if (::fstat(state_lock_ ? state_lock_.get() : lock_.get(), &info) != 0)
-    return {};
-  return std::to_string(info.st_dev) + '-' + std::to_string(info.st_ino);
+  return mark_of(state_lock_ ? state_lock_.get() : lock_.get());
 }
 
 std::vector<running> discover(const environment& env) {
-  auto parent = runtime_parent(env);
-  std::vector<running> result;
-  unique_fd fd{::open(parent.c_str(), folder_flags)};
-  if (!fd)
-    return result;
-  struct closer {
-    void operator()(DIR* x) const noexcept {
-      ::closedir(x);
-    }
-  };
-  std::unique_ptr<DIR, closer> entries{::fdopendir(fd.get())};
-  if (!entries)
-    return result;
-  auto parent_fd = fd.release();  // now owned by entries
-  while (auto entry = ::readdir(entries.get())) {
-    std::string name{entry->d_name};
-    if (!usable_name(name))
-      continue;
-    if (auto found = look_into(parent_fd, parent, name, env))
-      result.push_back(std::move(*found));
-  }
-  std::sort(result.begin(), result.end(),
-            [](const running& a, const running& b) { return a.name < b.name; });
-  return result;
+  const auto parent = runtime_parent(env);
+  return in_each_folder<running>(
+      parent, [&](int parent_fd, const std::string& name) {
+        return look_into(parent_fd, parent, name, env);
+      });
+}
+
+std::vector<abandoned_place> abandoned_places(const environment& env) {
+  const auto parent = state_parent(env);
+  if (!parent)
+    return {};
+  return in_each_folder<abandoned_place>(
+      *parent, [&](int parent_fd, const std::string& name) {
+        return look_whether_abandoned(parent_fd, *parent, name, env);
+      });
 }
 
 std::optional<running> holder_of_state(const std::string& name,

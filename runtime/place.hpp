@@ -249,6 +249,18 @@ std::vector<running> discover(const environment& env);
 std::optional<running> holder_of_state(const std::string& name,
                                        const environment& env);
 
+/// A place whose supervisor was killed, and whose guardian as well: nobody has
+/// it, and nobody has cleared it.
+struct abandoned_place {
+  std::string name;
+  std::string state_folder;
+  std::string config;  ///< as in start_facts
+  std::string mark;    ///< see place::mark()
+};
+
+/// Those of this user, by name.
+std::vector<abandoned_place> abandoned_places(const environment& env);
+
 /// What the command line says about the supervisor it means.
 struct wanted_supervisor {
   std::optional<std::string> name;    ///< --name

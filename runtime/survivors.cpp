@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <condition_variable>
+#include <cstdlib>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -18,6 +20,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -135,7 +138,8 @@ public:
     if (traits.recorded == nullptr)
       return;
     for (const auto& [key, x] : traits.recorded->processes)
-      if (x.started != 0 && start_ticks(x.pid) == x.started)
+      if (const auto now = stat_of(x.pid);
+          now && now->lives() && now->started == x.started)
         add(x.pid, x.started, key.substr(0, key.find('!')));
   }
 
@@ -143,6 +147,7 @@ public:
     const auto all = all_processes();
     if (!traits_.mark.empty())
       look_for_marks(all);
+    look_for_pipes(all);
     // What they have started is not all a survivor's.
     const auto own = ancestors();
     const auto spare_own = [&] {
@@ -191,6 +196,32 @@ private:
     if (value_of(*text, owner_variable) == traits_.mark)
       add(pid, now->started, value_of(*text, "PUP_ID").value_or(""));
     return true;
+  }
+
+  // What has left all else behind still writes to the pipes of its life. A
+  // pipe counts for its user alone: anybody may forge a mark.
+  void look_for_pipes(const std::vector<pid_t>& all) {
+    std::map<std::pair<std::uint64_t, uid_t>, std::string> theirs;
+    for (const auto& [pid, x] : found_)
+      if (const auto user = user_of(pid))
+        for (const int fd : {STDOUT_FILENO, STDERR_FILENO})
+          if (const auto pipe = pipe_behind(pid, fd); pipe != 0)
+            theirs.emplace(std::pair{pipe, *user}, x.id);
+    if (theirs.empty() && traits_.pipes.empty())
+      return;
+    for (const auto pid : all) {
+      const auto user = user_of(pid);
+      if (!user || users_.count(*user) == 0 || found_.count(pid) != 0)
+        continue;
+      for (const int fd : {STDOUT_FILENO, STDERR_FILENO}) {
+        const auto pipe = pipe_behind(pid, fd);
+        const auto owner = theirs.find({pipe, *user});
+        if (owner == theirs.end() && traits_.pipes.count(pipe) == 0)
+          continue;
+        if (const auto now = stat_of(pid); now && now->lives())
+          add(pid, now->started, owner == theirs.end() ? "" : owner->second);
+      }
+    }
   }
 
   // Below them, and in their sessions.
@@ -262,6 +293,20 @@ std::vector<survivor> find_survivors(const survivor_traits& traits) {
   return search{traits}.run();
 }
 
+std::set<std::uint64_t> own_pipes() {
+  std::set<std::uint64_t> result;
+  std::error_code error;
+  for (const auto& x :
+       std::filesystem::directory_iterator{"/proc/self/fd", error}) {
+    const auto fd = std::atoi(x.path().filename().c_str());
+    struct stat info {};
+    if (fd > STDERR_FILENO && ::fstat(fd, &info) == 0 && S_ISFIFO(info.st_mode)
+        && (::fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDONLY)
+      result.insert(info.st_ino);
+  }
+  return result;
+}
+
 std::set<uid_t> users_of(const pup_spec& spec) {
   std::set<uid_t> result;
   for (const auto& x : spec.processes)
@@ -319,7 +364,8 @@ std::size_t end_survivors(
   wait_for(killed, deadline, -1);
   // Started by one of them between our look and its end.
   for (;;) {
-    const auto late = find_survivors({traits.mark, nullptr, traits.users});
+    const auto late =
+        find_survivors({traits.mark, nullptr, traits.users, traits.pipes});
     std::vector<doomed> last;
     for (const auto& x : late)
       if (auto y = grasp(x, {}))

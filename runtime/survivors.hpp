@@ -19,6 +19,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <set>
 #include <string>
@@ -43,13 +44,20 @@ struct survivor_traits {
   const saved_state* recorded = nullptr;
   /// Whom a mark is believed besides the caller's own user.
   std::set<uid_t> users{};
+  /// Inodes of pipes that nobody but survivors writes to by descriptor 1 or 2:
+  /// those of their logs, where the caller still reads them.
+  std::set<std::uint64_t> pipes{};
 };
 
-/// Those with the mark, those that are still the processes that were written
-/// down, and what has come from them; not the caller and its ancestors. Walks
-/// /proc, some 20 us for each process of the machine. A process between fork
-/// and exec, when no mark can be read, is looked at again, for 100 ms at most.
+/// Those with the mark or a pipe, those that are still the processes that were
+/// written down, and what has come from them; not the caller and its ancestors.
+/// Walks /proc, some 20 us for each process of the machine. A process between
+/// fork and exec, when no mark can be read, is looked at again, for 100 ms at
+/// most.
 std::vector<survivor> find_survivors(const survivor_traits& traits);
+
+/// The pipes that this process reads from, its standard input apart.
+std::set<std::uint64_t> own_pipes();
 
 /// Users that the processes of `spec` run as.
 std::set<uid_t> users_of(const pup_spec& spec);
@@ -65,9 +73,9 @@ stop_rule stop_rule_of(const pup_spec& spec, const std::string& id);
 
 /// Stops them as `rule` says: the signal, and SIGCONT; SIGKILL to those that
 /// are left when the time is over, or at once when `hurry` (a descriptor; -1:
-/// none) is readable. What carries the mark of `traits` by then, as they had
-/// not ended yet, gets SIGKILL. Blocks. The number of those that not even that
-/// has ended after 5 s, or that belong to somebody else.
+/// none) is readable. What carries the mark or a pipe of `traits` by then, as
+/// they had not ended yet, gets SIGKILL. Blocks. The number of those that not
+/// even that has ended after 5 s, or that belong to somebody else.
 std::size_t end_survivors(
     const std::vector<survivor>& all, const survivor_traits& traits,
     const std::function<stop_rule(const std::string& id)>& rule, int hurry);

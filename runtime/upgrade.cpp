@@ -2,6 +2,7 @@
 
 #include "pup/runtime/descendants.hpp"
 #include "pup/runtime/guard_protocol.hpp"
+#include "pup/runtime/guarded.hpp"
 #include "pup/runtime/pidfd.hpp"
 #include "pup/runtime/proc_file.hpp"
 
@@ -125,7 +126,7 @@ upgrade_outcome upgrade(const running& x, const environment& env,
     return fail("is not run by the owner of " + x.folder
                 + "; remove that folder, if nobody needs it");
   const auto parent = parent_of(x.pid);
-  if (read_proc_file(of_process(parent, "comm")) != "pup-guardian\n")
+  if (!is_guardian(parent))
     return fail(
         "runs without pup-guardian, which an upgrade needs; restart it "
         "with pup terminate and pup start");

@@ -23,11 +23,13 @@ namespace {
 
 // Numbers of proc(5), counted from 1; the name, field 2, may hold anything.
 constexpr int first_field_after_name = 3;
+constexpr int state_field = 3;
 constexpr int session_field = 6;
 constexpr int utime_field = 14;
 constexpr int stime_field = 15;
 constexpr int rss_field = 24;
 
+/// By their numbers. The state's is its letter.
 using stat_fields = std::array<std::uint64_t, rss_field + 1>;
 
 std::optional<stat_fields> parse(std::string_view stat) {
@@ -40,7 +42,9 @@ std::optional<stat_fields> parse(std::string_view stat) {
     at = stat.find_first_not_of(' ', at);
     if (at == std::string_view::npos)
       return std::nullopt;
-    // Negative ones and the state letter stay 0; none is wanted.
+    if (field == state_field)
+      fields[state_field] = static_cast<unsigned char>(stat[at]);
+    // Negative ones stay 0; none is wanted.
     std::from_chars(stat.data() + at, stat.data() + stat.size(),
                     fields[static_cast<std::size_t>(field)]);
     at = std::min(stat.find(' ', at), stat.size());
@@ -85,9 +89,11 @@ std::vector<process_usage> sample(const std::vector<pid_t>& pids) {
     if (!fields)
       continue;
     const auto ticks = (*fields)[utime_field] + (*fields)[stime_field];
-    result.push_back({pid, rss_of(*fields),
-                      std::chrono::microseconds{static_cast<std::int64_t>(
-                          ticks * 1'000'000 / ticks_per_second)}});
+    result.push_back(
+        {pid, rss_of(*fields),
+         std::chrono::microseconds{
+             static_cast<std::int64_t>(ticks * 1'000'000 / ticks_per_second)},
+         (*fields)[state_field] != 'Z' && (*fields)[state_field] != 'X'});
   }
   return result;
 }

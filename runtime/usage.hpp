@@ -21,6 +21,7 @@ struct process_usage {
   /// User and system time of all its threads since its start, without its
   /// children; in ticks of 10 ms (sysconf(_SC_CLK_TCK)).
   std::chrono::microseconds cpu_time{0};
+  bool lives = true;  ///< false: it has ended, and waits to be reaped
 };
 
 /// Reads /proc/PID/stat of each: three system calls and about 15 us per pid.

@@ -375,6 +375,24 @@ SCENARIO_METHOD(control_world, "the status of everything") {
   CHECK(now.units.at(1).state == run_state::ready);
 }
 
+SCENARIO_METHOD(control_world, "what has ended is not ready, told or not") {
+  start();
+  advance(90s);
+  const auto pid_of = [](const instance_status& x) { return x.pid; };
+  const auto before = get()->value();
+  m->untold_ends = {pid_of(before.units.at(0).instances.at(1)),
+                    pid_of(before.units.at(1).instances.at(0))};
+  const auto now = get()->value();
+  const auto& web = now.units.at(0);
+  CHECK(web.state == run_state::degraded);
+  CHECK(web.ready == 1);
+  CHECK(web.instances.at(0).state == run_state::ready);
+  CHECK(web.instances.at(1).state == run_state::stopping);
+  CHECK(web.instances.at(1).pid == 0);
+  CHECK(web.instances.at(1).reason.ends_with(" has ended"));
+  CHECK(now.units.at(1).state == run_state::stopping);
+}
+
 SCENARIO_METHOD(control_world, "the status says what is wrong with pup") {
   start();
   CHECK(get()->value().warnings.empty());

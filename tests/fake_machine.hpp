@@ -67,6 +67,8 @@ struct machine {
   std::map<std::string, std::optional<ending>> left;
   std::map<std::string, note_life> noted;
   std::map<std::string, std::uint64_t> settled;
+  /// Processes that have ended, though nobody has been told.
+  std::set<std::int32_t> untold_ends;
 
   void begin(fake_process x) {
     const auto id = x.request.id;
@@ -240,10 +242,12 @@ inline launcher_actor::behavior_type fake_launcher(launcher_actor::pointer self,
         ++m->probes;
         return probed{i == m->faults.end() ? std::string{} : i->second};
       },
-      [](const sample_usage& x) {
+      [m](const sample_usage& x) {
         std::vector<usage> result;
-        for (const auto pid : x.pids)
+        for (const auto pid : x.pids) {
           result.push_back({pid, static_cast<std::uint64_t>(pid) * 1000, 1.5});
+          result.back().ended = m->untold_ends.count(pid) != 0;
+        }
         return result;
       },
   };

@@ -335,6 +335,29 @@ SCENARIO("without its runtime folder a place is nobody else's") {
   CHECK(discover(f.env).size() == 1);
 }
 
+SCENARIO("a place that nobody has cleared is abandoned") {
+  fixture f;
+  CHECK(abandoned_places(f.env).empty());
+  {
+    auto x = f.opened("web");
+    const auto mark = x.mark();
+    CHECK(abandoned_places(f.env).empty());  // somebody has it
+    REQUIRE_FALSE(x.tell({"/etc/app/second.json", "1.2.3", {}}));
+    x.disown();  // as a kill -9 leaves it
+    const auto found = abandoned_places(f.env);
+    REQUIRE(found.size() == 1);
+    CHECK(found[0].name == "web");
+    CHECK(found[0].state_folder == f.root.path() + "/state/web");
+    CHECK(found[0].config == "/etc/app/second.json");
+    CHECK(found[0].mark == mark);
+  }
+  {
+    const auto next = f.opened("web");
+    CHECK(abandoned_places(f.env).empty());
+  }
+  CHECK(abandoned_places(f.env).empty());  // it has ended in order
+}
+
 SCENARIO("who goes on for a predecessor needs no runtime folder") {
   fixture f;
   auto x = f.opened("web");

@@ -9,10 +9,12 @@
 #include "child_process.hpp"
 
 #include <algorithm>
+#include <array>
 #include <fstream>
 #include <future>
 #include <sstream>
 
+#include <fcntl.h>
 #include <sys/stat.h>
 
 using namespace pup;
@@ -400,6 +402,44 @@ TEST_CASE("survivors: what they have started is known by them") {
   };
   CHECK(in_time([&] { return found("1010"); }));
   CHECK(in_time([&] { return found("1011"); }));
+}
+
+TEST_CASE("survivors: what has only the pipe of its life is known by that") {
+  std::array<int, 2> ends{};
+  REQUIRE(::pipe2(ends.data(), O_CLOEXEC) == 0);
+  const unique_fd reading{ends[0]};
+  unique_fd writing{ends[1]};
+  const auto begin = [&](std::vector<std::string> variables) {
+    spawn_request request;
+    request.argv = {"sleep", "1000"};
+    request.environment = std::move(variables);
+    request.environment.emplace_back("PATH=/usr/bin:/bin");
+    request.stdout_fd = writing.get();
+    auto started = spawn(request);
+    REQUIRE(std::holds_alternative<child>(started));
+    return std::get<child>(started).pid;
+  };
+  const auto bare = begin({});
+  CHECK_FALSE(has(find_survivors({mark}), bare));
+  // Whoever reads the pipe knows whose it is.
+  writing.reset();
+  CHECK(has(find_survivors({mark, nullptr, {}, own_pipes()}), bare));
+  ::kill(-bare, SIGKILL);
+  ::waitpid(bare, nullptr, 0);
+
+  REQUIRE(::pipe2(ends.data(), O_CLOEXEC) == 0);
+  const unique_fd other_reading{ends[0]};
+  writing.reset(ends[1]);
+  const auto alone = begin({});
+  const auto marked = begin({"PUP_OWNER=" + mark, "PUP_ID=web-1"});
+  const auto all = find_survivors({mark});
+  CHECK(has(all, alone));
+  for (const auto& x : all)
+    CHECK(x.id == "web-1");
+  for (const auto pid : {alone, marked}) {
+    ::kill(-pid, SIGKILL);
+    ::waitpid(pid, nullptr, 0);
+  }
 }
 
 TEST_CASE("survivors: a foreign user's mark is not believed") {

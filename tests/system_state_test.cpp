@@ -152,6 +152,115 @@ SCENARIO("a start after a crash goes on where the supervisor was") {
   CHECK(box.end() == "");
 }
 
+SCENARIO("what nobody watches any more is told by every command") {
+  sandbox box;
+  box.write("config.json", config({sleeper, other}));
+  box.write("second.json", config({sleeper}));
+  start(box);
+  crash(box);
+  const auto left = box.running();
+  REQUIRE(left.size() == 2);
+  for (const auto& [words, code] :
+       std::vector<std::pair<std::vector<std::string>, int>>{
+           {{"status"}, 3},
+           {{"status", "--json"}, 3},
+           {{"stop", "all"}, 3},
+           {{"start", "sleeper"}, 3},
+           {{"block", "sleeper"}, 3},
+           {{"reload", "all"}, 3},
+           {{"signal", "sleeper", "HUP"}, 3},
+           {{"scale", "sleeper", "2"}, 3},
+           {{"why", "sleeper"}, 3},
+           {{"apply", "second.json"}, 3},
+           {{"upgrade"}, 3},
+           {{"logs"}, 0},
+           {{"logs", "--name", "pup"}, 0}}) {
+    const auto answer = box.pup(words);
+    INFO(words.front() << ": " << answer.err);
+    CHECK(answer.code == code);
+    contains(answer.err,
+             "2 processes of it go on unwatched; end them with pup "
+             "terminate --name pup");
+  }
+  // A start that comes to nothing tells of them as well.
+  const auto good = box.read("config.json");
+  box.write("config.json", "{");
+  const auto failed = box.pup({"start", "config.json"});
+  CHECK(failed.code == 2);
+  contains(failed.err, "2 processes of it go on unwatched");
+  box.write("config.json", good);
+  // Another configuration's folder is not about these.
+  fs::create_directory(box.path("elsewhere"));
+  box.write("elsewhere/pup.json", config({sleeper}));
+  auto elsewhere = box.command({"status"});
+  elsewhere.cwd = box.path("elsewhere");
+  CHECK(run(elsewhere).err.find("unwatched") == std::string::npos);
+  elsewhere = box.command({"terminate"});
+  elsewhere.cwd = box.path("elsewhere");
+  CHECK(run(elsewhere).code == 3);
+  CHECK(box.running() == left);
+  CHECK(box.end() != "");
+}
+
+SCENARIO("terminate ends what nobody watches, as an end on purpose") {
+  sandbox box;
+  box.write(
+      "config.json",
+      config(
+          {R"({"id": "many", "cmd": ["sleep", "1000"],
+    "cluster": {"instances": 1}})",
+           R"({"id": "polite", "cmd": "exec 2>/dev/null; trap 'echo bye > bye; exit 0' TERM; touch up; while :; do sleep 0.05; done"})"}));
+  start(box);
+  REQUIRE(box.pup({"scale", "many", "3"}).code == 0);
+  REQUIRE(wait_until([&] { return fs::exists(box.path("up")); }));
+  crash(box);
+  const auto ended = box.pup({"terminate"});
+  CHECK(ended.code == 0);
+  contains(ended.err, "ending what a killed supervisor left: ");
+  CHECK(box.running().empty());
+  CHECK(box.read("bye") == "bye\n");
+  CHECK(box.pup({"terminate"}).code == 3);
+  CHECK(box.pup({"status"}).err.find("unwatched") == std::string::npos);
+  CHECK(start(box).err == "");
+  CHECK(box.unit("many").at("desired") == 1);
+  CHECK(box.end() == "");
+}
+
+SCENARIO("terminate is not done while something is left") {
+  sandbox box;
+  // Whoever is killed last leaves it to the command.
+  box.write("config.json", config({sleeper, R"({"id": "slow", "cmd":
+    "trap 'touch asked; sleep 1; exit 0' TERM; touch up; while :; do sleep 0.05; done"})"}));
+  start(box);
+  REQUIRE(wait_until([&] { return fs::exists(box.path("up")); }));
+  process ending{box.command({"terminate"})};
+  REQUIRE(wait_until([&] { return fs::exists(box.path("asked")); }));
+  crash(box);
+  const auto ended = ending.wait();
+  INFO(ended.err);
+  CHECK(ended.code == 0);
+  contains(ended.err, "ending what a killed supervisor left: ");
+  CHECK(box.running().empty());
+  CHECK(box.end() == "");
+}
+
+SCENARIO("what has left its session ends when the guardian is killed") {
+  sandbox box;
+  // Its parent has gone, its environment is empty: the log's pipe tells.
+  box.write("config.json", config({R"({"id": "app", "cmd":
+    "(env -i setsid sh -c 'echo $$ > pid; exec sleep 1000' &) ; exec sleep 1000"})"}));
+  start(box);
+  REQUIRE(wait_until([&] { return !box.read("pid").empty(); }));
+  const auto daemon = static_cast<pid_t>(std::stoi(box.read("pid")));
+  const auto pid = supervisor(box);
+  for (const auto guardian : box.guardians())
+    ::kill(guardian, SIGKILL);
+  REQUIRE(wait_for_end(pid));
+  CHECK_FALSE(alive(daemon));
+  CHECK(box.running().empty());
+  CHECK(box.end() == "");
+}
+
 SCENARIO("what another configuration was applied to goes on as that one") {
   sandbox box;
   const port_range ports{6};
