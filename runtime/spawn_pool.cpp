@@ -132,7 +132,7 @@ public:
 
   void start(job x);
   std::vector<outcome> take();
-  std::size_t waiting() const;
+  bool has_room() const;
   bool busy() const;
   void kill(std::uint64_t number);
   void close();
@@ -183,9 +183,9 @@ std::vector<spawn_pool::outcome> spawn_pool::impl::take() {
   return std::exchange(done_, {});
 }
 
-std::size_t spawn_pool::impl::waiting() const {
+bool spawn_pool::impl::has_room() const {
   const std::lock_guard lock{mutex_};
-  return waiting_.size();
+  return waiting_.size() < bounds::waiting_starts;
 }
 
 bool spawn_pool::impl::busy() const {
@@ -295,6 +295,8 @@ void spawn_pool::impl::work_on(std::unique_lock<std::mutex>& lock,
                                const shared_pid& pid) {
   auto mine = std::move(waiting_.front());
   waiting_.pop_front();
+  if (waiting_.size() + 1 == bounds::waiting_starts && notify_)
+    notify_();
   pid.clear();
   const auto now =
       running_.insert(running_.end(), {mine.number, clock::now(), &pid, false});
@@ -342,8 +344,8 @@ std::vector<spawn_pool::outcome> spawn_pool::take() {
   return impl_->take();
 }
 
-std::size_t spawn_pool::waiting() const {
-  return impl_->waiting();
+bool spawn_pool::has_room() const {
+  return impl_->has_room();
 }
 
 bool spawn_pool::busy() const {

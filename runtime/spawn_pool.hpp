@@ -32,6 +32,9 @@ namespace bounds {
 /// Starts that are under way at once. When all of them take long, more are
 /// refused (EAGAIN).
 inline constexpr std::size_t starts_at_once = 64;
+/// Starts that wait for their turn before has_room() says no: each keeps its
+/// descriptors, which are among the low ones.
+inline constexpr std::size_t waiting_starts = 16;
 }  // namespace bounds
 
 /// Members on one thread, but for what is said of `notify`. A program that uses
@@ -67,8 +70,8 @@ public:
   /// What has become of those that are decided, in the order of their ends.
   std::vector<outcome> take();
 
-  /// So many have not begun.
-  [[nodiscard]] std::size_t waiting() const;
+  /// More should be begun. `notify` is called when that comes to be true again.
+  [[nodiscard]] bool has_room() const;
 
   /// Some start is not decided, or not taken.
   [[nodiscard]] bool busy() const;

@@ -26,9 +26,6 @@ constexpr auto burial_timeout = std::chrono::seconds(10);
 // Before it a mark tells nothing but that the program was executed.
 constexpr auto first_look = std::chrono::milliseconds(20);
 
-// Each waits with its descriptors, which are among the low ones.
-constexpr std::size_t most_waiting = 16;
-
 // What the pool calls a child that is no life.
 constexpr std::uint64_t no_life = 0;
 
@@ -111,7 +108,7 @@ void wards::start(guard::start& x, std::vector<unique_fd> owned) {
 }
 
 bool wards::is_congested() const {
-  return starting_.size() >= most_waiting && pool_->waiting() >= most_waiting;
+  return !pool_->has_room();
 }
 
 void wards::start_apart(spawn_request request, std::vector<unique_fd> owned) {

@@ -47,6 +47,16 @@ public:
     return decided_.at(number);
   }
 
+  /// Waits until more may be begun, of which it is to be told.
+  void await_room() {
+    const auto deadline = std::chrono::steady_clock::now() + patience;
+    while (!pool_.has_room()) {
+      std::unique_lock lock{mutex_};
+      REQUIRE(news_.wait_until(lock, deadline, [&] { return told_; }));
+      told_ = false;
+    }
+  }
+
   bool is_decided(std::uint64_t number) {
     for (auto& x : pool_.take())
       decided_.emplace(x.number, std::move(x.what));
@@ -170,21 +180,23 @@ TEST_CASE("more starts that take long than fit are refused, not queued") {
   if (cannot_hold(held))
     return;
   watched_pool pool;
-  const auto most = bounds::starts_at_once;
-  // The last one begins after most × patience at the latest.
-  for (std::uint64_t i = 1; i <= most; ++i)
-    pool.start(i, program);
-  while (pool->waiting() > 0)
-    std::this_thread::yield();
-  pool.start(most + 1, "/bin/true");
-  CHECK(std::get<os_fault>(pool[most + 1]).code == EAGAIN);
+  // They begin one after the other, each after `patience`. Once all that fit
+  // are under way the next one is refused at once.
+  std::uint64_t last = 0;
+  do {
+    pool.await_room();
+    pool.start(++last, program);
+  } while (!pool.is_decided(last));
+  CHECK(std::get<os_fault>(pool[last]).code == EAGAIN);
+  CHECK(last > bounds::starts_at_once);
+  CHECK(last <= bounds::starts_at_once + bounds::waiting_starts + 1);
   pool->kill(1);
   CHECK(was_killed(pool[1]));
-  pool.start(most + 2, "/bin/true");
-  CHECK(succeeded(pool[most + 2]));
   held.release();
-  for (std::uint64_t i = 2; i <= most; ++i)
+  for (std::uint64_t i = 2; i < last; ++i)
     CHECK(succeeded(pool[i]));
+  pool.start(last + 1, "/bin/true");
+  CHECK(succeeded(pool[last + 1]));
 }
 
 TEST_CASE("no start survives its pool") {
