@@ -74,7 +74,9 @@ const std::vector<words> others{
 };
 
 void write_configuration(const sandbox& box) {
-  box.write("supervisord.conf", "[program:web]\ncommand=/bin/true\n");
+  box.write("supervisord.conf",
+            "[program:web]\ncommand=/bin/true\n"
+            "autorestart=true\n");
   box.write("pup.json", R"({"processes": [
     {"id": "a", "cmd": "trap : USR1; echo hello; while :; do sleep 0.05; done"},
     {"id": "w", "cmd": ["sleep", "1000"], "cluster": {"instances": 1}}]})");
