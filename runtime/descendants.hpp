@@ -57,8 +57,8 @@ std::optional<uid_t> user_of(pid_t pid);
 /// Children of all threads of a process, zombies among them.
 std::vector<pid_t> children_of(pid_t pid);
 
-/// Children of this process, zombies among them. For programs of one thread,
-/// which ask often: it takes a third of the time.
+/// Children of the thread that has asked first, zombies among them; of the main
+/// one what it has forked, and orphans. Asking often takes a third of the time.
 std::vector<pid_t> own_children();
 
 /// 0: there is none, or no such process.

@@ -233,7 +233,8 @@ void process_table::adopt(pup::launch request, const weak<instance_actor>& to) {
     mine.socket = {request.inherit->cluster, request.inherit->slot};
   resume_output(attachment_of(request), request.id, request.life);
   note(request.id, log_stream::info,
-       "goes on as pid " + std::to_string(process->pid)
+       (process->launching ? std::string{"goes on being started"}
+                           : "goes on as pid " + std::to_string(process->pid))
            + " under another supervisor");
   launch_request wanted;
   describe(wanted, request);

@@ -139,7 +139,8 @@ struct started {
   std::int32_t pid = 0;
 };
 
-/// An os_fault of spawn().
+/// An os_fault of spawn(), or of a spawn_pool; or "recvmsg": its descriptors
+/// got lost.
 struct start_failed {
   std::uint64_t number = 0;
   std::string call;

@@ -16,7 +16,8 @@
 // unless said, is killed and replaced, unless a debugger holds it.
 //
 // A supervisor that steps aside (an upgrade) has its successor at once, and is
-// left alone until it has carried its last connection.
+// left alone until it has carried its last connection. Where another file is in
+// the place of this program, that becomes the guardian first (succession.hpp).
 //
 // SIGTERM, SIGINT, SIGHUP and SIGUSR2 are passed on to the supervisor, so that
 // this process is what a terminal, a service manager or a container's runtime
@@ -71,9 +72,10 @@ constexpr std::chrono::seconds stable_after{1};
 constexpr std::chrono::seconds default_hang_timeout{30};
 // A timer that comes later than this has not been running all the time.
 constexpr std::chrono::seconds noticed_late{5};
-// For starts that are under way when another guardian is to take this one's
-// place, and for its look at what it gets.
+// Another guardian takes this one's place when no start is under way. So long
+// that is waited for.
 constexpr std::chrono::seconds starts_timeout{1};
+// For the look of that guardian at what it gets.
 constexpr std::chrono::seconds examination_timeout{10};
 // Of what a successor gets. Grows with each change of it.
 constexpr std::uint32_t state_version = 1;
@@ -135,6 +137,8 @@ void set_up_process() {
   if (programs_descriptor_limit() == 0)
     set_programs_descriptor_limit(limit.rlim_cur);
   ::prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+  // Whatever path it was executed by.
+  ::prctl(PR_SET_NAME, "pup-guardian", 0, 0, 0);
   std::signal(SIGCHLD, SIG_DFL);
   std::signal(SIGPIPE, SIG_IGN);
   const auto set = heard_signals();
@@ -243,7 +247,8 @@ private:
     if (replace_at_ && *replace_at_ <= clock::now())
       replace_stopped();
     if (come_up_by_ && *come_up_by_ <= clock::now()) {
-      come_up_by_.reset();
+      // Again, should it not die of that.
+      come_up_by_ = clock::now() + guard::come_up_timeout;
       kill_supervisor();
     }
   }
@@ -268,13 +273,15 @@ private:
     if (!child)
       return;
     reap();
+    on_starts();  // some may have been taken on the way
     look_whether_stopped();
   }
 
   void reap() {
-    if (const auto end = wards_.reap(supervisor_))
-      supervisor_ended(*end);
+    const auto end = wards_.reap(supervisor_);
     tell_news();
+    if (end)
+      supervisor_ended(*end);
   }
 
   void on_starts() {
@@ -312,7 +319,7 @@ private:
   // Both changes raise SIGCHLD; an end is told elsewhere.
   void look_whether_stopped() {
     siginfo_t info{};
-    if (supervisor_ == 0
+    if (supervisor_ == 0 || !successor_.empty()
         || ::waitid(P_PID, static_cast<id_t>(supervisor_), &info,
                     WSTOPPED | WCONTINUED | WNOHANG)
                != 0
@@ -334,6 +341,8 @@ private:
 
   void replace_stopped() {
     look_whether_stopped();  // it may go on by now
+    if (supervisor_ == 0)
+      replace_at_.reset();
     if (!replace_at_ || *replace_at_ > clock::now())
       return;
     const auto late = clock::now() - *replace_at_;
@@ -510,7 +519,6 @@ private:
 
   void on_socket() {
     flush();
-    const descriptors_reserved guard;
     // What else is there comes after the signals had their turn.
     for (int i = 0; i < 64 && socket_ && waiting_.empty()
                     && !wards_.is_congested() && take_message();
@@ -549,10 +557,15 @@ private:
       say(x);
   }
 
+  guard::receive_result receive(guard::packet& to) {
+    const descriptors_reserved guard;
+    return guard::receive(socket_.get(), to);
+  }
+
   /// False: there is none, or nobody to expect one from.
   bool take_message() {
     guard::packet packet;
-    switch (guard::receive(socket_.get(), packet)) {
+    switch (receive(packet)) {
       case guard::receive_result::would_block:
         return false;
       case guard::receive_result::received:
@@ -679,6 +692,7 @@ private:
   bool take(const guard::ready&, const guard::packet&) {
     was_ready_ = true;
     heeds_signals_ = true;
+    former_.reset();  // this one understands us, and so does what follows it
     take_over_drafts();
     come_up_by_.reset();
     if (!from_image_) {
@@ -831,7 +845,7 @@ private:
     x.adopt(limit, image);
   }
 
-  // What is the same in the one that writes it.
+  // One that writes gets back what it has.
   void adopt(std::uint64_t limit, int image) {
     set_programs_descriptor_limit(limit);
     if (image != image_.get())
@@ -891,7 +905,7 @@ private:
   std::optional<clock::time_point> room_by_;
   unique_fd own_image_;
   unique_fd former_;  // the guardian that has become this one
-  // As they are written down and read.
+  // For transfer() only.
   int former_number_ = -1;
   std::map<std::string, int> numbers_;
   std::optional<clock::time_point> come_up_by_;

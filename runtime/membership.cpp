@@ -67,10 +67,14 @@ std::string cgroup_of(pid_t pid) {
 // -- lives --------------------------------------------------------------------
 
 void membership::begin(std::uint64_t number, life_traits traits) {
-  leaders_[traits.leader] = number;
-  sessions_[traits.leader] = {number, 0, true};
-  known_.erase(traits.leader);  // somebody who had its number before
   lives_[number] = std::move(traits);
+}
+
+void membership::lead(std::uint64_t number, pid_t leader) {
+  lives_.at(number).leader = leader;
+  leaders_[leader] = number;
+  sessions_[leader] = {number, 0, true};
+  known_.erase(leader);  // somebody who had its number before
 }
 
 void membership::leader_ended(std::uint64_t number) {
@@ -97,6 +101,7 @@ void membership::end(std::uint64_t number) {
 }
 
 void membership::set_apart(pid_t pid) {
+  known_.erase(pid);
   apart_.insert(pid);
 }
 

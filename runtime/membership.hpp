@@ -44,7 +44,7 @@ namespace pup {
 
 /// How the processes of a life are known.
 struct life_traits {
-  pid_t leader = 0;
+  pid_t leader = 0;  ///< 0: it is being started
   /// The leader's start is not before that, in clock ticks since the boot.
   std::uint64_t started = 0;
   /// The user that all of it has; none: this process's own, or any other one
@@ -73,7 +73,9 @@ public:
     scope_ = std::move(scope);
   }
 
+  /// Before its leader is started: what that leaves may be met before it.
   void begin(std::uint64_t number, life_traits traits);
+  void lead(std::uint64_t number, pid_t leader);
   void end(std::uint64_t number);
 
   /// A child that is no life's, and what it has started is not, either.

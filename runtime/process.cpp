@@ -135,6 +135,7 @@ struct child_plan {
   unsigned descriptor_limit = 0;
   attribute_plan attributes;
   pid_t* own_pid = nullptr;  // nullptr: nobody asks for it
+  const int* cancelled = nullptr;
   std::uint64_t reset = 0;
   child_outcome* outcome = nullptr;
 };
@@ -247,20 +248,28 @@ PUP_BARE int run_child(void* argument) noexcept {
   reset_signals(plan.reset);
   if (::syscall(SYS_setsid) < 0)
     stage = "setsid";
-  else
-    stage = set_attributes(plan.attributes, outcome);
-  // As the user it is now, who may be refused.
-  if (stage == nullptr && plan.cwd != nullptr
-      && ::syscall(SYS_chdir, plan.cwd) != 0)
-    stage = "chdir";
   for (unsigned i = 0; i < plan.passed_count && stage == nullptr; ++i) {
     if (::syscall(SYS_dup3, plan.passed[i], i, 0) < 0) {
       stage = "dup";
       outcome.failed_index = i;
     }
   }
+  // Before anything that can take long: somebody may wait for the last copy of
+  // a descriptor that is not meant for this program.
   if (stage == nullptr) {
     close_all_from(plan.passed_count, plan.descriptor_limit);
+    stage = set_attributes(plan.attributes, outcome);
+  }
+  // As the user it is now, who may be refused.
+  if (stage == nullptr && plan.cwd != nullptr
+      && ::syscall(SYS_chdir, plan.cwd) != 0)
+    stage = "chdir";
+  if (stage == nullptr && plan.cancelled != nullptr
+      && __atomic_load_n(plan.cancelled, __ATOMIC_SEQ_CST) != 0) {
+    errno = ECANCELED;
+    stage = "start";
+  }
+  if (stage == nullptr) {
     if (plan.pid_text != nullptr)
       write_own_pid(plan.pid_text);
     unsigned long empty_mask[16] = {};
@@ -693,6 +702,7 @@ std::variant<child, os_fault> spawn(const spawn_request& request,
   const prepared_attributes attributes{request, limit};
   plan.attributes = attributes.plan();
   plan.own_pid = aids.pid;
+  plan.cancelled = aids.cancelled;
   plan.reset = aids.reset;
   child_outcome outcome;
   plan.outcome = &outcome;

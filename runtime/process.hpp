@@ -93,6 +93,9 @@ struct spawn_aids {
   /// Written by the child first of all, atomically: by it a start that takes
   /// long can be ended. It lies in memory that even copies share (MAP_SHARED).
   pid_t* pid = nullptr;
+  /// Read by the child before the exec, in memory of the same kind: not 0 makes
+  /// it fail with "start" and ECANCELED.
+  const int* cancelled = nullptr;
   /// Signals to be given their default disposition, bit N - 1 for signal N; the
   /// others have it, or are blocked and have it from the exec on.
   std::uint64_t reset = ~std::uint64_t{0};

@@ -38,36 +38,50 @@ constexpr std::size_t quick_ones = 2;
 // Those, and one that waits for its turn.
 constexpr std::size_t most_idle = quick_ones + 1;
 
-// Where a child writes its pid, whether it shares our memory or has a copy.
-class shared_pid {
+// What a child and we tell each other, whether it shares our memory or has a
+// copy.
+class shared_words {
 public:
-  shared_pid() {
-    auto* page = ::mmap(nullptr, sizeof(pid_t), PROT_READ | PROT_WRITE,
+  shared_words() {
+    auto* page = ::mmap(nullptr, sizeof(words), PROT_READ | PROT_WRITE,
                         MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (page != MAP_FAILED)
-      value_ = new (page) pid_t{0};
+      words_ = new (page) words;
   }
-  shared_pid(const shared_pid&) = delete;
-  shared_pid& operator=(const shared_pid&) = delete;
-  ~shared_pid() {
-    if (value_ != nullptr)
-      ::munmap(value_, sizeof(pid_t));
+  shared_words(const shared_words&) = delete;
+  shared_words& operator=(const shared_words&) = delete;
+  ~shared_words() {
+    if (words_ != nullptr)
+      ::munmap(words_, sizeof(words));
   }
 
-  /// nullptr: there is no memory for it.
-  pid_t* get() const noexcept {
-    return value_;
+  /// Without memory for it no child is told of anything.
+  [[nodiscard]] spawn_aids aids(std::uint64_t reset) const noexcept {
+    if (words_ == nullptr)
+      return {nullptr, nullptr, reset};
+    return {&words_->pid, &words_->cancelled, reset};
   }
-  pid_t load() const noexcept {
-    return value_ == nullptr ? 0 : std::atomic_ref{*value_}.load();
+  /// 0: there is no child yet.
+  [[nodiscard]] pid_t pid() const noexcept {
+    return words_ == nullptr ? 0 : std::atomic_ref{words_->pid}.load();
+  }
+  void cancel() const noexcept {
+    if (words_ != nullptr)
+      std::atomic_ref{words_->cancelled}.store(1);
   }
   void clear() const noexcept {
-    if (value_ != nullptr)
-      std::atomic_ref{*value_}.store(0);
+    if (words_ == nullptr)
+      return;
+    std::atomic_ref{words_->pid}.store(0);
+    std::atomic_ref{words_->cancelled}.store(0);
   }
 
 private:
-  pid_t* value_ = nullptr;
+  struct words {
+    pid_t pid = 0;
+    int cancelled = 0;
+  };
+  words* words_ = nullptr;
 };
 
 struct job {
@@ -79,8 +93,9 @@ struct job {
 struct running_job {
   std::uint64_t number = 0;
   clock::time_point begun;
-  const shared_pid* pid = nullptr;  // its thread's
-  bool given_up = false;            // what comes of it is ended
+  const shared_words* words = nullptr;  // its thread's
+  bool killed = false;
+  bool given_up = false;  // what comes of it is ended
 };
 
 // A child of ours that somebody else may reap at any time, and by its number
@@ -97,6 +112,11 @@ void kill_child(pid_t pid) {
 
 // What does not die of it waits in the kernel, and becomes a zombie later.
 void end_and_reap(const child& x, std::chrono::milliseconds patience) {
+  siginfo_t now{};
+  if (::waitid(P_PIDFD, static_cast<id_t>(x.pidfd.get()), &now,
+               WEXITED | WNOHANG | WNOWAIT)
+      != 0)
+    return;  // somebody else was first, and the number may be another's
   ::kill(-x.pid, SIGKILL);
   pollfd event{x.pidfd.get(), POLLIN, 0};
   while (::poll(&event, 1, static_cast<int>(patience.count())) < 0
@@ -134,6 +154,7 @@ public:
   std::vector<outcome> take();
   bool has_room() const;
   bool busy() const;
+  bool starts(pid_t pid) const;
   void kill(std::uint64_t number);
   void close();
 
@@ -141,7 +162,7 @@ private:
   static void* run(void* argument);
   bool add_thread();
   void work();
-  void work_on(std::unique_lock<std::mutex>& lock, const shared_pid& pid);
+  void work_on(std::unique_lock<std::mutex>& lock, const shared_words& words);
   std::optional<clock::time_point> next_turn() const;
   void tell(outcome x);
 
@@ -173,7 +194,7 @@ void spawn_pool::impl::start(job x) {
     return;
   }
   lock.unlock();
-  auto result = spawn(x.request, {nullptr, reset_});
+  auto result = spawn(x.request, {nullptr, nullptr, reset_});
   lock.lock();
   tell({x.number, std::move(result)});
 }
@@ -193,21 +214,41 @@ bool spawn_pool::impl::busy() const {
   return !waiting_.empty() || !running_.empty() || !done_.empty();
 }
 
-void spawn_pool::impl::kill(std::uint64_t number) {
-  const auto is_it = [number](const auto& x) { return x.number == number; };
+bool spawn_pool::impl::starts(pid_t pid) const {
   const std::lock_guard lock{mutex_};
-  if (const auto i = std::find_if(waiting_.begin(), waiting_.end(), is_it);
+  return std::any_of(running_.begin(), running_.end(),
+                     [&](const running_job& x) {
+                       return !x.given_up && x.words->pid() == pid;
+                     })
+         || std::any_of(done_.begin(), done_.end(), [&](const outcome& x) {
+              const auto* born = std::get_if<child>(&x.what);
+              return born != nullptr && born->pid == pid;
+            });
+}
+
+void spawn_pool::impl::kill(std::uint64_t number) {
+  const std::lock_guard lock{mutex_};
+  if (const auto i =
+          std::find_if(waiting_.begin(), waiting_.end(),
+                       [&](const job& x) { return x.number == number; });
       i != waiting_.end()) {
     const auto program = i->request.argv.empty() ? "" : i->request.argv.front();
     waiting_.erase(i);
     return tell({number, os_fault{"start", program, ECANCELED}});
   }
-  const auto i = std::find_if(running_.begin(), running_.end(), is_it);
-  if (i == running_.end() || i->given_up)
+  const auto i = std::find_if(
+      running_.begin(), running_.end(),
+      [&](const running_job& x) { return x.number == number && !x.given_up; });
+  if (i == running_.end())
     return;
-  if (const auto pid = i->pid->load(); pid != 0)
-    return kill_child(pid);
-  // It looks for its program; no signal reaches that.
+  i->words->cancel();
+  const auto pid = i->words->pid();
+  if (pid != 0)
+    kill_child(pid);
+  if (pid != 0 && !std::exchange(i->killed, true))
+    return;
+  // It looks for its program, which no signal reaches, or does not even die of
+  // this one.
   i->given_up = true;
   tell({number, os_fault{"start", "is given up", ECANCELED}});
 }
@@ -217,9 +258,11 @@ void spawn_pool::impl::close() {
   closed_ = true;
   notify_ = nullptr;
   waiting_.clear();
-  for (const auto& x : running_)
-    if (const auto pid = x.pid->load(); pid != 0)
+  for (const auto& x : running_) {
+    x.words->cancel();
+    if (const auto pid = x.words->pid(); pid != 0)
       kill_child(pid);
+  }
   const auto untold = std::exchange(done_, {});
   lock.unlock();
   more_.notify_all();
@@ -270,12 +313,12 @@ std::optional<clock::time_point> spawn_pool::impl::next_turn() const {
 
 // A few threads that have nothing to do wait; more of them go.
 void spawn_pool::impl::work() {
-  const shared_pid pid;
+  const shared_words words;
   std::unique_lock lock{mutex_};
   while (!closed_ && !(waiting_.empty() && idle_ >= most_idle)) {
     const auto turn = next_turn();
     if (!waiting_.empty() && turn && *turn <= clock::now()) {
-      work_on(lock, pid);
+      work_on(lock, words);
       continue;
     }
     ++idle_;
@@ -292,19 +335,21 @@ void spawn_pool::impl::work() {
 }
 
 void spawn_pool::impl::work_on(std::unique_lock<std::mutex>& lock,
-                               const shared_pid& pid) {
+                               const shared_words& words) {
   auto mine = std::move(waiting_.front());
   waiting_.pop_front();
   if (waiting_.size() + 1 == bounds::waiting_starts && notify_)
     notify_();
-  pid.clear();
-  const auto now =
-      running_.insert(running_.end(), {mine.number, clock::now(), &pid, false});
+  words.clear();
+  const auto now = running_.insert(
+      running_.end(), {mine.number, clock::now(), &words, false, false});
   // For those behind it, should it take long.
   if (!waiting_.empty() && idle_ == 0)
     static_cast<void>(add_thread());
+  else if (!waiting_.empty() && patient_ == 0)
+    more_.notify_one();
   lock.unlock();
-  auto result = spawn(mine.request, {pid.get(), reset_});
+  auto result = spawn(mine.request, words.aids(reset_));
   mine.owned.clear();
   lock.lock();
   const auto unwanted = closed_ || now->given_up;
@@ -350,6 +395,10 @@ bool spawn_pool::has_room() const {
 
 bool spawn_pool::busy() const {
   return impl_->busy();
+}
+
+bool spawn_pool::starts(pid_t pid) const {
+  return impl_->starts(pid);
 }
 
 void spawn_pool::kill(std::uint64_t number) {

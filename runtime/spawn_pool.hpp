@@ -2,15 +2,14 @@
 //
 // spawn() returns when the program is executed, and what it asks for on the
 // way, the program's file and its folder, may lie where nobody answers. Here it
-// runs on a thread of the pool: one start at a time, as a rule; one that takes
+// runs on a thread of the pool: two starts at a time, as a rule; one that takes
 // longer than `patience` is left to its thread, and the next one begins beside
 // it on another.
 //
-// Measured against the ways to do without a thread, for starts of 500 on two
-// processors: a plain fork() with a pipe that the exec closes costs 1.16 times
-// the time, as the parent's pages are copied again and again; helper processes
-// that make siblings (CLONE_PARENT) cost what threads cost, and have to be
-// handed each descriptor.
+// For 500 starts on two processors the ways without threads cost: a plain
+// fork() with a pipe that the exec closes 1.16 times the time, as the parent's
+// pages are copied again and again; helper processes that make siblings
+// (CLONE_PARENT) what threads cost, and they have to be handed each descriptor.
 #pragma once
 
 #include "pup/runtime/fd.hpp"
@@ -76,8 +75,13 @@ public:
   /// Some start is not decided, or not taken.
   [[nodiscard]] bool busy() const;
 
-  /// SIGKILL to one that is under way; one that waits for its turn fails with
-  /// ECANCELED. Nothing for any other.
+  /// The process `pid` comes from a start that is not taken yet. One that has
+  /// failed already has no process.
+  [[nodiscard]] bool starts(pid_t pid) const;
+
+  /// SIGKILL to one that is under way. One that waits for its turn, has no
+  /// process yet, or had SIGKILL before, fails with "start" and ECANCELED at
+  /// once. Nothing for any other.
   void kill(std::uint64_t number);
 
 private:

@@ -94,8 +94,11 @@ unique_fd inherited_state() {
   const auto* text = std::getenv(state_variable);
   if (text == nullptr)
     return unique_fd{};
-  unique_fd result{std::atoi(text)};
+  const auto number = std::atoi(text);
   ::unsetenv(state_variable);
+  if (number <= STDERR_FILENO)
+    return unique_fd{};
+  unique_fd result{number};
   close_on_exec(result.get(), true);
   return result;
 }

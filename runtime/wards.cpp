@@ -103,7 +103,8 @@ void wards::start(guard::start& x, std::vector<unique_fd> owned) {
   y.life = x.life;
   y.begun = clock::now();
   y.end.number = y.rest.number = x.number;
-  starting_[x.number] = traits_of(x.request);
+  starting_.insert(x.number);
+  members_.begin(x.number, traits_of(x.request));
   pool_->start(x.number, std::move(x.request), std::move(owned));
 }
 
@@ -127,55 +128,68 @@ void wards::give_up_apart() {
 void wards::take_starts() {
   eventfd_t ignored = 0;
   ::eventfd_read(started_.get(), &ignored);
+  // What could not be settled as long as these were nobody's.
+  auto unsettled = !unclaimed_.empty();
   for (auto& [number, what] : pool_->take()) {
     auto* born = std::get_if<child>(&what);
-    if (born != nullptr)
-      forget_namesake(*born);
     if (number == no_life && born != nullptr)
       members_.set_apart(std::get<pid_t>(apart_.emplace(born->pid)));
     else if (number == no_life)
       apart_ = std::get<os_fault>(what);
     else if (born != nullptr)
-      began(number, born->pid);
+      unsettled |= began(number, *born);
     else
       failed(number, std::get<os_fault>(what));
   }
-  if (!starts_something() && !apart_)
-    unclaimed_.clear();
+  forget_failed();
+  if (unsettled && unclaimed_.empty())
+    settle();
+}
+
+// A child that has not executed its program is told of as a fault alone.
+void wards::forget_failed() {
+  std::erase_if(unclaimed_, [this](const auto& x) {
+    return !(pool_ && pool_->starts(x.first))
+           && !(apart_ && std::holds_alternative<pid_t>(*apart_)
+                && std::get<pid_t>(*apart_) == x.first);
+  });
 }
 
 bool wards::starts_something() const {
   return pool_ && pool_->busy();
 }
 
-// What was noted of a child may be of one that had the same number before.
-void wards::forget_namesake(const child& x) {
-  siginfo_t info;
-  if (unclaimed_.count(x.pid) != 0
-      && (wait_for(P_PIDFD, x.pidfd.get(), info, WNOHANG | WNOWAIT, nullptr)
-          || errno != ECHILD))
-    unclaimed_.erase(x.pid);
-}
-
-void wards::began(std::uint64_t number, pid_t pid) {
-  auto traits = starting_.extract(number);
+/// True: it has ended already.
+bool wards::began(std::uint64_t number, const child& born) {
+  const auto pid = born.pid;
+  starting_.erase(number);
   auto& x = wards_.at(number);
   x.pid = x.end.how.pid = pid;
   x.now = ward::phase::runs;
   leaders_[pid] = number;
-  traits.mapped().leader = pid;
-  members_.begin(number, std::move(traits.mapped()));
+  members_.lead(number, pid);
   news_.emplace_back(guard::started{number, pid});
-  // It may have been quicker than its thread.
-  if (const auto end = unclaimed_.extract(pid); !end.empty()) {
-    leaders_.erase(pid);
-    leader_ended(x, end.mapped().info, end.mapped().usage);
-    settle();
-  }
+  // It may have been quicker than its thread, and reaped with the others. Its
+  // end is lost if it never got so far as to write down its pid.
+  siginfo_t info;
+  errno = 0;
+  if (wait_for(P_PIDFD, born.pidfd.get(), info, WNOHANG | WNOWAIT, nullptr)
+      || errno != ECHILD)
+    return false;
+  end_of_child how;
+  how.info.si_code = CLD_KILLED;
+  how.info.si_status = SIGKILL;
+  if (const auto known = unclaimed_.extract(pid); !known.empty())
+    how = known.mapped();
+  leaders_.erase(pid);
+  members_.about_to_reap(pid);
+  leader_ended(x, how.info, how.usage);
+  return true;
 }
 
 void wards::failed(std::uint64_t number, const os_fault& fault) {
   starting_.erase(number);
+  members_.end(number);
   wards_.erase(number);
   news_.emplace_back(
       guard::start_failed{number, fault.call, fault.object, fault.code});
@@ -215,6 +229,8 @@ ward* wards::find_living(std::uint64_t number) {
 }
 
 void wards::signal(std::uint64_t number, int signo) {
+  if (signo == SIGKILL && starting_.count(number) != 0)
+    take_starts();  // it may have been started by now
   if (signo == SIGKILL && starting_.count(number) != 0)
     return pool_->kill(number);
   auto* x = find_living(number);
@@ -291,8 +307,6 @@ std::optional<exit_of> wards::reap(pid_t special) {
   siginfo_t info;
   if (const auto early = unclaimed_.extract(special); !early.empty())
     result = exit_of_child(special, early.mapped().info);
-  if (!starts_something())
-    unclaimed_.clear();
   while (wait_for(P_ALL, 0, info, WNOHANG | WNOWAIT, nullptr)) {
     const auto pid = info.si_pid;
     const auto i = leaders_.find(pid);
@@ -306,7 +320,7 @@ std::optional<exit_of> wards::reap(pid_t special) {
     wait_for(P_PID, pid, info, WNOHANG, &usage);
     if (members_.reaped(pid))
       continue;
-    if (x == nullptr && pid != special && starts_something())
+    if (x == nullptr && pid != special && pool_ && pool_->starts(pid))
       unclaimed_[pid] = {info, usage};
     if (pid == special)
       result = exit_of_child(pid, info);
@@ -315,7 +329,11 @@ std::optional<exit_of> wards::reap(pid_t special) {
     leaders_.erase(i);
     leader_ended(*x, info, usage);
   }
-  settle();
+  // An orphan may come from a life of which its thread has not told yet.
+  if (!unclaimed_.empty())
+    take_starts();
+  if (unclaimed_.empty())
+    settle();
   return result;
 }
 

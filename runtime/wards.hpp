@@ -165,8 +165,8 @@ private:
     rusage usage{};
   };
 
-  void forget_namesake(const child& x);
-  void began(std::uint64_t number, pid_t pid);
+  void forget_failed();
+  bool began(std::uint64_t number, const child& born);
   void failed(std::uint64_t number, const os_fault& fault);
   ward* find_living(std::uint64_t number);
   void leader_ended(ward& x, const siginfo_t& info, const rusage& usage);
@@ -176,7 +176,7 @@ private:
   void end(ward& x);
 
   std::map<std::uint64_t, ward> wards_;
-  std::map<std::uint64_t, life_traits> starting_;
+  std::set<std::uint64_t> starting_;
   std::unordered_map<pid_t, std::uint64_t> leaders_;  // unreaped ones
   // Of children that may have been started by a thread which has not said so.
   std::unordered_map<pid_t, end_of_child> unclaimed_;

@@ -497,3 +497,24 @@ SCENARIO("a guardian without a free descriptor sees what is left of a life") {
       [&] { return text_of(box.unit("tree").at("state")) == "stopping"; }));
   CHECK(box.end() == "");
 }
+
+SCENARIO("what leaves a daemon behind at once is known as its life") {
+  sandbox box;
+  // Each ends while others are being started; what it leaves gets the stop
+  // signal.
+  std::vector<std::string> processes;
+  for (int i = 0; i < 60; ++i)
+    processes.push_back(
+        R"({"id": "d)" + std::to_string(i)
+        + R"(", "restart": "never", "cmd": ["setsid", "-f", "sleep", "1000"]})");
+  box.write("config.json", config(processes));
+  run(box.command({"start", "config.json"}), 120s);
+  CHECK(wait_until([&] { return others(box).empty(); }));
+  const auto status = box.status();
+  CHECK(status.at("warnings").as_array().empty());
+  for (const auto& x : status.at("processes").as_array()) {
+    INFO(x);
+    CHECK(text_of(x.at("state")) == "finished");
+  }
+  CHECK(box.end() == "");
+}
