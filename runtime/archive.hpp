@@ -102,7 +102,7 @@ private:
   std::string bytes_;
 };
 
-/// What does not fit makes all that follows empty, and good() false.
+/// A value that does not fit makes good() false, and all that follows empty.
 class archive_reader {
 public:
   explicit archive_reader(std::string_view bytes) : rest_(bytes) {}

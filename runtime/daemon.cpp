@@ -134,7 +134,7 @@ std::optional<os_fault> enter(const std::string& folder) {
   return std::nullopt;
 }
 
-/// What it means to have no state folder.
+/// The consequences of having no state folder, in words.
 std::string in_memory(const place& x) {
   return "state in memory: " + x.state_fault()
          + "; what is scaled, blocked or stopped is forgotten when pup ends, "
@@ -403,8 +403,8 @@ private:
 
   // Nothing could be started again, nor its end be understood.
   void guardian_lost() {
-    // What has left its session is below its leader, or in the log's pipes, as
-    // long as these are there.
+    // A process that has left its session is found below its leader, or by the
+    // log's pipes, as long as these are there.
     left_.emplace(place_.state_folder(), place_.mark(),
                   known_spec(facts_.config), own_pipes());
     result_ = complain("pup: '" + place_.name() + "': the guardian, pid "

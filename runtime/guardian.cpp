@@ -97,6 +97,13 @@ struct waiting_message {
   std::vector<unique_fd> owned;
 };
 
+std::vector<std::string> own_environment() {
+  std::vector<std::string> result;
+  for (auto** i = ::environ; i != nullptr && *i != nullptr; ++i)
+    result.emplace_back(*i);
+  return result;
+}
+
 sigset_t heard_signals() {
   sigset_t result;
   sigemptyset(&result);
@@ -398,8 +405,7 @@ private:
     if (from_image_)
       request.program = "/proc/" + std::to_string(::getpid()) + "/fd/"
                         + std::to_string(image_.get());
-    for (auto** i = ::environ; i != nullptr && *i != nullptr; ++i)
-      request.environment.emplace_back(*i);
+    request.environment = own_environment();
     request.environment.emplace_back("PUP_GUARD_FD=3");
     request.stdin_fd = STDIN_FILENO;
     request.stdout_fd = STDOUT_FILENO;
@@ -772,8 +778,7 @@ private:
     owned.push_back(std::move(std::get<unique_fd>(state)));
     spawn_request request;
     request.argv = {successor_, "--examine"};
-    for (auto** i = ::environ; i != nullptr && *i != nullptr; ++i)
-      request.environment.emplace_back(*i);
+    request.environment = own_environment();
     request.stdout_fd = STDOUT_FILENO;
     request.stderr_fd = STDERR_FILENO;
     request.ready_fd = owned.front().get();

@@ -110,7 +110,8 @@ void kill_child(pid_t pid) {
     ::syscall(SYS_pidfd_send_signal, pidfd.get(), SIGKILL, nullptr, 0U);
 }
 
-// What does not die of it waits in the kernel, and becomes a zombie later.
+// A child that does not die of it waits in the kernel, and becomes a zombie
+// later.
 void end_and_reap(const child& x, std::chrono::milliseconds patience) {
   siginfo_t now{};
   if (::waitid(P_PIDFD, static_cast<id_t>(x.pidfd.get()), &now,
