@@ -114,6 +114,7 @@ private:
   void round();
   void run_posted();
   void run_due();
+  void do_due();
   int timeout_ms();
   void on_time();
   void coalesce();
@@ -291,23 +292,25 @@ void log_sink::impl::run_posted() {
   run_due();
 }
 
-// What there is no memory for stays due: a pipe that is let go ends its
-// process.
 void log_sink::impl::run_due() {
+  do_due();
+  {
+    const std::lock_guard guard{mutex_};
+    due_.swap(posted_);
+  }
+  do_due();
+}
+
+// What there is no memory for stays due: a pipe that is let go ends its
+// process. What is done is let go at once: it may hold the lease of a stream
+// that has ended, and nothing else may be posted for long.
+void log_sink::impl::do_due() {
   while (next_due_ < due_.size()) {
     due_[next_due_]();
     ++next_due_;
   }
   due_.clear();
   next_due_ = 0;
-  {
-    const std::lock_guard guard{mutex_};
-    due_.swap(posted_);
-  }
-  while (next_due_ < due_.size()) {
-    due_[next_due_]();
-    ++next_due_;
-  }
 }
 
 int log_sink::impl::timeout_ms() {

@@ -408,6 +408,23 @@ TEST_CASE("nothing runs when nothing is said") {
   CHECK(wakeups() - before <= 1);  // the one that had just finished its round
 }
 
+TEST_CASE("log: a lease ends with its output, though nothing else is posted") {
+  const temporary_folder box;
+  log_sink sink{stored_in(box)};
+  auto pipe = std::get<log_pipe>(make_log_pipe());
+  auto lease = std::make_shared<int>();
+  const std::weak_ptr<int> held = lease;
+  talker::write(pipe.write_end, "last words\n");
+  pipe.write_end.reset();
+  log_attachment ended;
+  ended.id = "a";
+  ended.out = std::move(pipe.read_end);
+  ended.lease = std::move(lease);
+  sink.attach(std::move(ended));
+  CHECK(eventually([&] { return held.expired(); }));
+  CHECK(said_by(box.path() + "/log", "a") == texts{"stdout last words"});
+}
+
 TEST_CASE("many instances cost little") {
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
   const temporary_folder box;
