@@ -16,8 +16,9 @@
 // unless said, is killed and replaced, unless a debugger holds it.
 //
 // A supervisor that steps aside (an upgrade) has its successor at once, and is
-// left alone until it has carried its last connection. Where another file is in
-// the place of this program, that becomes the guardian first (succession.hpp).
+// left alone until it has carried its last connection. What is in the place of
+// this program becomes the guardian first, if it is another one
+// (succession.hpp).
 //
 // SIGTERM, SIGINT, SIGHUP and SIGUSR2 are passed on to the supervisor, so that
 // this process is what a terminal, a service manager or a container's runtime
@@ -740,11 +741,12 @@ private:
     last_end_ = "stepped aside";
     refusal_.clear();
     losses_ = 0;
-    const auto own = own_program_on_disk();
-    if (own.is_another)
-      make_room_for(own.path);
-    else
+    // Whether another program is there now is found out by executing it: its
+    // file system may not answer.
+    if (own_program().empty())
       start_supervisor();
+    else
+      make_room_for(own_program());
     return true;
   }
 
@@ -765,13 +767,12 @@ private:
   }
 
   void make_room() {
-    if (wards_.starts_something()) {
-      if (*room_by_ <= clock::now())
-        stay("a start is under way that takes long");
+    no_room_ = wards_.starts_something();
+    if (no_room_ && *room_by_ > clock::now())
       return;
-    }
     room_by_.reset();
-    auto state = save();
+    // Without room it is asked all the same: it may be no other program.
+    auto state = no_room_ ? memory_file_of({}) : save();
     if (const auto* fault = std::get_if<os_fault>(&state))
       return stay(to_string(*fault));
     std::vector<unique_fd> owned;
@@ -793,7 +794,11 @@ private:
     if (end.signal != 0)
       return stay(std::string{"it was ended by SIG"}
                   + ::sigabbrev_np(end.signal));
-    if (end.code != 0)
+    if (end.code == static_cast<int>(verdict::same_program))
+      return go_on();
+    if (no_room_)
+      return stay("a start is under way that takes long");
+    if (end.code != static_cast<int>(verdict::understood))
       return stay("it does not understand what this one has to hand over");
     // Again: something may have ended meanwhile.
     wards_.before_transfer();
@@ -806,7 +811,8 @@ private:
       kept.push_back(fd.get());
     std::fprintf(stderr, "pup: the guardian, pid %d, becomes %s\n", ::getpid(),
                  successor_.c_str());
-    stay(to_string(become(successor_, command_, file.get(), kept)));
+    stay(to_string(
+        become(successor_, command_, file.get(), former_number_, kept)));
   }
 
   void stay(const std::string& why) {
@@ -816,6 +822,10 @@ private:
         "one goes on. pup terminate and pup start replace it, and stop "
         "and start everything\n",
         ::getpid(), successor_.c_str(), why.c_str());
+    go_on();
+  }
+
+  void go_on() {
     successor_.clear();
     room_by_.reset();
     come_up_by_.reset();
@@ -908,6 +918,7 @@ private:
   // Another guardian, while it is to take the place of this one.
   std::string successor_;
   std::optional<clock::time_point> room_by_;
+  bool no_room_ = false;  // a start has been under way until then
   unique_fd own_image_;
   unique_fd former_;  // the guardian that has become this one
   // For transfer() only.
@@ -929,18 +940,26 @@ private:
   std::optional<int> exit_code_;
 };
 
-/// Whether this program understands what another one has to hand over.
-bool examine() {
-  return guardian{{}}.load(bytes_of_memory_file(examined_fd));
+verdict examine() {
+  if (runs_program_of_parent())
+    return verdict::same_program;
+  return guardian{{}}.load(bytes_of_memory_file(examined_fd))
+             ? verdict::understood
+             : verdict::not_understood;
 }
 
-int resume(unique_fd state, std::vector<std::string> supervisor) {
-  guardian result{std::move(supervisor)};
-  const auto understood = result.load(bytes_of_memory_file(state.get()));
-  state.reset();
-  if (understood)
+int resume(legacy from, const std::vector<std::string>& supervisor) {
+  guardian result{supervisor};
+  if (result.load(bytes_of_memory_file(from.state.get()))) {
+    from.state.reset();
     return result.resume();
-  std::fputs("pup-guardian: does not understand its predecessor\n", stderr);
+  }
+  std::fprintf(stderr,
+               "pup: the guardian, pid %d, does not understand its "
+               "predecessor, which goes on\n",
+               ::getpid());
+  const auto fault = go_back(from, supervisor);
+  std::fprintf(stderr, "pup: it cannot go on: %s\n", to_string(fault).c_str());
   return 1;
 }
 
@@ -955,10 +974,11 @@ int main(int argc, char** argv) {
     return 2;
   }
   if (arguments.front() == "--examine")
-    return pup::examine() ? 0 : 1;
+    return static_cast<int>(pup::examine());
   pup::prepare_last_words();
   pup::set_up_process();
-  if (auto state = pup::inherited_state())
-    return pup::resume(std::move(state), arguments);
+  static_cast<void>(pup::own_program());
+  if (auto from = pup::inherited_state(); from.state)
+    return pup::resume(std::move(from), arguments);
   return pup::guardian{arguments}.run();
 }

@@ -319,6 +319,69 @@ SCENARIO("a guardian that another one does not understand stays, and says so") {
   CHECK(box.end() == "");
 }
 
+SCENARIO("a guardian that has gone too far to understand goes back") {
+  installation box;
+  box.write("config.json",
+            config({R"({"id": "a", "cmd": ["sleep", "1000"]})"}));
+  box.start();
+  const auto before = pids(box);
+  const auto former = supervisor(box);
+  const auto guardian = only(box.guardians());
+  // Says that it understands, and then finds something else in place of the
+  // state.
+  box.replace("pup-guardian",
+              "#!/bin/sh\n"
+              "[ \"$1\" = --examine ] && exit 0\n"
+              "PUP_GUARD_STATE=${PUP_GUARD_FORMER%,*} exec " PUP_GUARDIAN
+              " \"$@\"\n");
+  for (int round = 0; round < 2; ++round) {
+    CHECK(box.pup({"upgrade"}).code == 0);
+    CHECK(supervisor(box) != former);
+    CHECK(only(box.guardians()) == guardian);
+    CHECK(pids(box) == before);
+  }
+  const auto log = box.read("state/pup/pup.log");
+  INFO(log);
+  CHECK(contains(log, "does not understand its predecessor, which goes on"));
+  CHECK(box.pup({"restart", "a"}).code == 0);
+  CHECK(box.end() == "");
+}
+
+SCENARIO("an upgrade asks no guardian that is the same program for anything") {
+  installation box;
+  box.write("config.json",
+            config({R"({"id": "a", "cmd": ["sleep", "1000"]})"}));
+  box.start();
+  const auto path = box.installed("pup-guardian");
+  SECTION("it stands where it stood") {}
+  SECTION("it has been renamed, and back") {
+    std::filesystem::rename(path, box.path("bin/aside"));
+    std::filesystem::rename(box.path("bin/aside"), path);
+  }
+  CHECK(box.pup({"upgrade"}).code == 0);
+  const auto log = box.read("state/pup/pup.log");
+  INFO(log);
+  CHECK_FALSE(contains(log, "the guardian"));
+  CHECK(box.end() == "");
+}
+
+SCENARIO("a guardian that was renamed gives way to what has its name now") {
+  installation box;
+  box.write("config.json",
+            config({R"({"id": "a", "cmd": ["sleep", "1000"]})"}));
+  box.start();
+  const auto before = pids(box);
+  const auto guardian = only(box.guardians());
+  const auto path = box.installed("pup-guardian");
+  std::filesystem::rename(path, box.path("bin/pup-guardian.old"));
+  std::filesystem::copy_file(box.path("bin/pup-guardian.old"), path);
+  CHECK(box.pup({"upgrade"}).code == 0);
+  CHECK(only(box.guardians()) == guardian);
+  CHECK(is_executing(guardian, path));
+  CHECK(pids(box) == before);
+  CHECK(box.end() == "");
+}
+
 SCENARIO("an upgrade that cannot begin changes nothing") {
   installation box;
   box.write("config.json",
