@@ -231,7 +231,8 @@ std::uint64_t own_parent::start(const start_order& order) {
       });
     });
   starting_.insert(number);
-  pool_->start(number, std::move(request), std::move(owned));
+  pool_->start(number, unit_in_key(order.key), std::move(request),
+               std::move(owned));
   return number;
 }
 

@@ -86,12 +86,14 @@ private:
 
 struct job {
   std::uint64_t number = 0;
+  std::string owner;
   spawn_request request;
   std::vector<unique_fd> owned;
 };
 
 struct running_job {
   std::uint64_t number = 0;
+  std::string owner;
   clock::time_point begun;
   const shared_words* words = nullptr;  // its thread's
   bool killed = false;
@@ -148,8 +150,8 @@ private:
 
 class spawn_pool::impl : public std::enable_shared_from_this<impl> {
 public:
-  impl(std::function<void()> notify, std::uint64_t reset)
-      : notify_(std::move(notify)), reset_(reset) {}
+  impl(std::function<void()> notify, std::uint64_t reset, starter how)
+      : notify_(std::move(notify)), reset_(reset), spawn_(std::move(how)) {}
 
   void start(job x);
   std::vector<outcome> take();
@@ -165,12 +167,14 @@ private:
   void work();
   void work_on(std::unique_lock<std::mutex>& lock, const shared_words& words);
   std::optional<clock::time_point> next_turn() const;
+  bool has_too_many_stuck(const std::string& owner) const;
   void tell(outcome x);
 
   mutable std::mutex mutex_;
   std::condition_variable more_;
   std::function<void()> notify_;
   const std::uint64_t reset_;
+  const starter spawn_;
   std::deque<job> waiting_;
   std::list<running_job> running_;
   std::vector<outcome> done_;
@@ -195,7 +199,7 @@ void spawn_pool::impl::start(job x) {
     return;
   }
   lock.unlock();
-  auto result = spawn(x.request, {nullptr, nullptr, reset_});
+  auto result = spawn_(x.request, {nullptr, nullptr, reset_});
   lock.lock();
   tell({x.number, std::move(result)});
 }
@@ -312,6 +316,14 @@ std::optional<clock::time_point> spawn_pool::impl::next_turn() const {
   return std::prev(running_.end(), quick_ones)->begun + patience;
 }
 
+bool spawn_pool::impl::has_too_many_stuck(const std::string& owner) const {
+  const auto since = clock::now() - stuck_after;
+  const auto stuck = std::count_if(
+      running_.begin(), running_.end(),
+      [&](const auto& x) { return x.owner == owner && x.begun <= since; });
+  return static_cast<std::size_t>(stuck) >= bounds::stuck_starts;
+}
+
 // A few threads that have nothing to do wait; more of them go.
 void spawn_pool::impl::work() {
   const shared_words words;
@@ -341,16 +353,21 @@ void spawn_pool::impl::work_on(std::unique_lock<std::mutex>& lock,
   waiting_.pop_front();
   if (waiting_.size() + 1 == bounds::waiting_starts && notify_)
     notify_();
+  if (has_too_many_stuck(mine.owner))
+    return tell(
+        {mine.number,
+         os_fault{"start", "beside so many of it that do not answer", EAGAIN}});
   words.clear();
   const auto now = running_.insert(
-      running_.end(), {mine.number, clock::now(), &words, false, false});
+      running_.end(),
+      {mine.number, mine.owner, clock::now(), &words, false, false});
   // For those behind it, should it take long.
   if (!waiting_.empty() && idle_ == 0)
     static_cast<void>(add_thread());
   else if (!waiting_.empty() && patient_ == 0)
     more_.notify_one();
   lock.unlock();
-  auto result = spawn(mine.request, words.aids(reset_));
+  auto result = spawn_(mine.request, words.aids(reset_));
   mine.owned.clear();
   lock.lock();
   const auto unwanted = closed_ || now->given_up;
@@ -374,16 +391,18 @@ void spawn_pool::impl::tell(outcome x) {
 
 // -- its face -----------------------------------------------------------------
 
-spawn_pool::spawn_pool(std::function<void()> notify, std::uint64_t reset)
-    : impl_(std::make_shared<impl>(std::move(notify), reset)) {}
+spawn_pool::spawn_pool(std::function<void()> notify, std::uint64_t reset,
+                       starter how)
+    : impl_(std::make_shared<impl>(std::move(notify), reset, std::move(how))) {}
 
 spawn_pool::~spawn_pool() {
   impl_->close();
 }
 
-void spawn_pool::start(std::uint64_t number, spawn_request request,
-                       std::vector<unique_fd> owned) {
-  impl_->start({number, std::move(request), std::move(owned)});
+void spawn_pool::start(std::uint64_t number, std::string owner,
+                       spawn_request request, std::vector<unique_fd> owned) {
+  impl_->start(
+      {number, std::move(owner), std::move(request), std::move(owned)});
 }
 
 std::vector<spawn_pool::outcome> spawn_pool::take() {

@@ -20,6 +20,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 #include <variant>
 #include <vector>
 
@@ -31,6 +32,10 @@ namespace bounds {
 /// Starts that are under way at once. When all of them take long, more are
 /// refused (EAGAIN).
 inline constexpr std::size_t starts_at_once = 64;
+/// Starts of one owner that have not been over for `spawn_pool::stuck_after`.
+/// More of it are refused (EAGAIN), so that others find room: those that begin
+/// meanwhile, one each `patience`, come to less than that again.
+inline constexpr std::size_t stuck_starts = 16;
 /// Starts that wait for their turn before has_room() says no: each keeps its
 /// descriptors, which are among the low ones.
 inline constexpr std::size_t waiting_starts = 16;
@@ -44,22 +49,30 @@ public:
   /// How long a start may take before another one begins beside it.
   static constexpr std::chrono::milliseconds patience{20};
 
+  /// How long until it counts as one that does not answer.
+  static constexpr std::chrono::milliseconds stuck_after{250};
+
+  /// spawn(), or what stands for it in a test. Called by any thread.
+  using starter = std::function<std::variant<child, os_fault>(
+      const spawn_request&, const spawn_aids&)>;
+
   /// `notify` is called by any thread, and also from within start() and kill(),
   /// when take() has something new; not after the destructor. `reset` as in
   /// spawn_aids.
   explicit spawn_pool(std::function<void()> notify,
-                      std::uint64_t reset = ~std::uint64_t{0});
+                      std::uint64_t reset = ~std::uint64_t{0},
+                      starter how = &spawn);
   spawn_pool(const spawn_pool&) = delete;
   spawn_pool& operator=(const spawn_pool&) = delete;
 
   /// Ends starts that are under way, and waits for none of them.
   ~spawn_pool();
 
-  /// `number` is the caller's, and not in use. `owned`: descriptors that the
-  /// request names, kept open as long as they are needed. Where no thread can
-  /// be had it starts the program at once, and waits.
-  /// Faults of its own: "start".
-  void start(std::uint64_t number, spawn_request request,
+  /// `number` is the caller's, and not in use; `owner` is whoever shares a
+  /// bound of stuck ones. `owned`: descriptors that the request names, kept
+  /// open as long as they are needed. Where no thread can be had it starts the
+  /// program at once, and waits. Faults of its own: "start".
+  void start(std::uint64_t number, std::string owner, spawn_request request,
              std::vector<unique_fd> owned);
 
   struct outcome {

@@ -22,6 +22,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <sys/types.h>
@@ -31,6 +32,16 @@ class io_context;
 }
 
 namespace pup {
+
+/// The unit that a key belongs to, as far as the key tells: all instances of a
+/// cluster ("web-3"), and their hooks ("web-3!preStart"), have one.
+inline std::string unit_in_key(std::string_view key) {
+  key = key.substr(0, key.find('!'));
+  const auto digits = key.find_last_not_of("0123456789") + 1;
+  if (digits > 1 && digits < key.size() && key[digits - 1] == '-')
+    key = key.substr(0, digits - 1);
+  return std::string{key};
+}
 
 /// How a process ended.
 struct exit_status {

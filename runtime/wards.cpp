@@ -1,6 +1,7 @@
 #include "pup/runtime/wards.hpp"
 
 #include "pup/runtime/descendants.hpp"
+#include "pup/runtime/spawner.hpp"
 
 #include <algorithm>
 #include <cerrno>
@@ -105,7 +106,8 @@ void wards::start(guard::start& x, std::vector<unique_fd> owned) {
   y.end.number = y.rest.number = x.number;
   starting_.insert(x.number);
   members_.begin(x.number, traits_of(x.request));
-  pool_->start(x.number, std::move(x.request), std::move(owned));
+  pool_->start(x.number, unit_in_key(y.key), std::move(x.request),
+               std::move(owned));
 }
 
 bool wards::is_congested() const {
@@ -114,7 +116,7 @@ bool wards::is_congested() const {
 
 void wards::start_apart(spawn_request request, std::vector<unique_fd> owned) {
   apart_.reset();
-  pool_->start(no_life, std::move(request), std::move(owned));
+  pool_->start(no_life, {}, std::move(request), std::move(owned));
 }
 
 std::optional<std::variant<pid_t, os_fault>> wards::started_apart() {

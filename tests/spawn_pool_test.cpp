@@ -5,6 +5,7 @@
 #include "child_process.hpp"
 #include "held_file.hpp"
 
+#include <atomic>
 #include <condition_variable>
 #include <filesystem>
 #include <fstream>
@@ -32,8 +33,17 @@ public:
     return &pool_;
   }
 
-  void start(std::uint64_t number, const std::string& program) {
-    pool_.start(number, {{program}, {}, "/", -1, -1, -1}, {});
+  explicit watched_pool(spawn_pool::starter how = &spawn)
+      : pool_{[this] {
+                const std::lock_guard lock{mutex_};
+                told_ = true;
+                news_.notify_one();
+              },
+              ~std::uint64_t{0}, std::move(how)} {}
+
+  void start(std::uint64_t number, const std::string& program,
+             const std::string& owner = {}) {
+    pool_.start(number, owner, {{program}, {}, "/", -1, -1, -1}, {});
   }
 
   /// Waits until it is decided.
@@ -68,11 +78,7 @@ private:
   std::condition_variable news_;
   bool told_ = false;
   std::map<std::uint64_t, std::variant<child, os_fault>> decided_;
-  spawn_pool pool_{[this] {
-    const std::lock_guard lock{mutex_};
-    told_ = true;
-    news_.notify_one();
-  }};
+  spawn_pool pool_;
 };
 
 siginfo_t end_of(const std::variant<child, os_fault>& x) {
@@ -129,7 +135,7 @@ TEST_CASE("descriptors are kept until they are passed on") {
   owned.emplace_back(
       ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
   const auto out = owned.front().get();
-  pool->start(1, {{"/bin/echo", "hello"}, {}, "/", -1, out, -1},
+  pool->start(1, {}, {{"/bin/echo", "hello"}, {}, "/", -1, out, -1},
               std::move(owned));
   CHECK(succeeded(pool[1]));
   std::string line;
@@ -185,7 +191,8 @@ TEST_CASE("more starts that take long than fit are refused, not queued") {
   std::uint64_t last = 0;
   do {
     pool.await_room();
-    pool.start(++last, program);
+    ++last;  // each of an owner of its own
+    pool.start(last, program, std::to_string(last));
   } while (!pool.is_decided(last));
   CHECK(std::get<os_fault>(pool[last]).code == EAGAIN);
   CHECK(last > bounds::starts_at_once);
@@ -197,6 +204,39 @@ TEST_CASE("more starts that take long than fit are refused, not queued") {
     CHECK(succeeded(pool[i]));
   pool.start(last + 1, "/bin/true");
   CHECK(succeeded(pool[last + 1]));
+}
+
+TEST_CASE("starts of one owner that do not answer leave room for others") {
+  // No signal ends such a one, as where a file system hangs.
+  std::mutex gate;
+  std::unique_lock closed{gate};
+  std::atomic<std::uint64_t> begun{0};
+  watched_pool pool{[&](const spawn_request& request, const spawn_aids& aids) {
+    if (request.argv.front() != "stuck")
+      return spawn(request, aids);
+    ++begun;
+    const std::lock_guard wait{gate};
+    return std::variant<child, os_fault>{os_fault{"exec", "stuck", ENOENT}};
+  }};
+  std::uint64_t last = 0;
+  while (begun == last) {
+    pool.start(++last, "stuck", "web");
+    while (begun != last && !pool.is_decided(last))
+      std::this_thread::yield();
+    pool->kill(last);  // gives it up: its thread does not come back
+    REQUIRE(std::holds_alternative<os_fault>(pool[last]));
+  }
+  CHECK(std::get<os_fault>(pool[last]).code == EAGAIN);
+  CHECK(last > bounds::stuck_starts);
+  CHECK(last < bounds::starts_at_once);
+  pool.start(1000, "/bin/true", "other");
+  CHECK(succeeded(pool[1000]));
+  closed.unlock();
+  // Again as soon as enough of them are over.
+  do
+    pool.start(++last, "/bin/true", "web");
+  while (std::holds_alternative<os_fault>(pool[last]));
+  CHECK(succeeded(pool[last]));
 }
 
 TEST_CASE("no start survives its pool") {
