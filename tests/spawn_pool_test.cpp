@@ -1,5 +1,6 @@
 // Starts that nobody waits for, with programs that do not answer.
 #include "pup/runtime/spawn_pool.hpp"
+#include "pup/runtime/spawner.hpp"
 
 #include "catch.hpp"
 #include "child_process.hpp"
@@ -237,6 +238,18 @@ TEST_CASE("starts of one owner that do not answer leave room for others") {
     pool.start(++last, "/bin/true", "web");
   while (std::holds_alternative<os_fault>(pool[last]));
   CHECK(succeeded(pool[last]));
+}
+
+TEST_CASE("instances and their hooks share a bound, units do not") {
+  CHECK(unit_in_key("web-12") == "web");
+  CHECK(unit_in_key("web-12!preStart") == "web");
+  CHECK(unit_in_key("web") == "web");
+  CHECK(unit_in_key("web!preStart") == "web");
+  CHECK(unit_in_key("web12") == "web12");
+  CHECK(unit_in_key("web-") == "web-");
+  CHECK(unit_in_key("-1") == "-1");
+  CHECK(unit_in_key("12") == "12");
+  CHECK(unit_in_key("") == "");
 }
 
 TEST_CASE("no start survives its pool") {
