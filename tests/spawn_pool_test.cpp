@@ -1,5 +1,6 @@
 // Starts that nobody waits for, with programs that do not answer.
 #include "pup/runtime/spawn_pool.hpp"
+
 #include "pup/runtime/spawner.hpp"
 
 #include "catch.hpp"
@@ -11,6 +12,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <thread>
 
@@ -209,16 +211,22 @@ TEST_CASE("more starts that take long than fit are refused, not queued") {
 
 TEST_CASE("starts of one owner that do not answer leave room for others") {
   // No signal ends such a one, as where a file system hangs.
-  std::mutex gate;
-  std::unique_lock closed{gate};
-  std::atomic<std::uint64_t> begun{0};
-  watched_pool pool{[&](const spawn_request& request, const spawn_aids& aids) {
-    if (request.argv.front() != "stuck")
-      return spawn(request, aids);
-    ++begun;
-    const std::lock_guard wait{gate};
-    return std::variant<child, os_fault>{os_fault{"exec", "stuck", ENOENT}};
-  }};
+  // Its threads may outlive the pool, and this test.
+  struct shared {
+    std::mutex gate;
+    std::atomic<std::uint64_t> begun{0};
+  };
+  const auto common = std::make_shared<shared>();
+  const auto& begun = common->begun;
+  std::unique_lock closed{common->gate};
+  watched_pool pool{
+      [common](const spawn_request& request, const spawn_aids& aids) {
+        if (request.argv.front() != "stuck")
+          return spawn(request, aids);
+        ++common->begun;
+        const std::lock_guard wait{common->gate};
+        return std::variant<child, os_fault>{os_fault{"exec", "stuck", ENOENT}};
+      }};
   std::uint64_t last = 0;
   while (begun == last) {
     pool.start(++last, "stuck", "web");
