@@ -4,6 +4,7 @@
 
 #include "catch.hpp"
 #include "loopback.hpp"
+#include "without_threads.hpp"
 
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
@@ -161,4 +162,22 @@ TEST_CASE("nobody carries anything") {
   successor now{guardian};
   auto drain = now.drain(1);
   CHECK(is_over(drain, patience));
+}
+
+TEST_CASE("without a thread nobody can ask, and that is told at once") {
+  if (::geteuid() != 0) {
+    WARN("skipped: needs root, to act as a user who may have no threads");
+    return;
+  }
+  CHECK(pup::test::run_without_threads([] {
+          unique_fd theirs;
+          carrier x{[&](const std::string&, int fd) {
+            theirs.reset(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
+          }};
+          x.serve(nullptr);
+          x.tell(drained{});
+          char byte = 0;
+          return ::recv(theirs.get(), &byte, 1, MSG_DONTWAIT) == 0 ? 0 : 1;
+        })
+        == 0);
 }

@@ -5,6 +5,7 @@
 
 #include "catch.hpp"
 #include "child_process.hpp"
+#include "without_threads.hpp"
 
 #include <boost/asio/io_context.hpp>
 
@@ -12,9 +13,6 @@
 #include <fstream>
 #include <mutex>
 
-#include <grp.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 using namespace pup;
@@ -108,13 +106,8 @@ TEST_CASE("changes are told as long as the watch is held") {
 
 namespace {
 
-/// In a process of its own, of a user who may have no more threads at first.
-void watch_without_threads(const std::string& folder) {
-  const rlimit none{1, 1'000};
-  if (::setgroups(0, nullptr) != 0 || ::setresgid(61'999, 61'999, 61'999) != 0
-      || ::setresuid(61'999, 61'999, 61'999) != 0
-      || ::setrlimit(RLIMIT_NPROC, &none) != 0)
-    ::_exit(2);
+/// 0: as it should be.
+int watch_without_threads(const std::string& folder) {
   boost::asio::io_context clock;
   mailbox box;
   const auto files = real_file_watch({}, "/", &clock);
@@ -123,24 +116,23 @@ void watch_without_threads(const std::string& folder) {
   wanted.rules.interval = 1ms;
   const auto held = files.begin(wanted, box.receiver());
   if (box.news.size() != 1 || box.news[0].trouble.find("no thread") != 0)
-    ::_exit(3);
-  const rlimit some{1'000, 1'000};
-  ::setrlimit(RLIMIT_NPROC, &some);
+    return 3;
+  test::allow_threads(1'000);
   clock.run_for(test::patience);
   {
     std::unique_lock guard{box.mutex};
     if (!box.more.wait_for(guard, test::patience,
                            [&] { return box.news.size() == 2; })
         || !box.news[1].trouble.empty())
-      ::_exit(4);
+      return 4;
   }
   for (int i = 0; i < 1'000; ++i) {
     write(fs::path{folder} / "file");
     const std::unique_lock guard{box.mutex};
     if (!box.news.back().changed.empty())
-      ::_exit(0);
+      return 0;
   }
-  ::_exit(box.next_change().empty() ? 5 : 0);
+  return box.next_change().empty() ? 5 : 0;
 }
 
 }  // namespace
@@ -151,15 +143,11 @@ TEST_CASE("without a thread the files are watched later") {
     return;
   }
   const test::temporary_folder box;
-  REQUIRE(::chown(box.path().c_str(), 61'999, 61'999) == 0);
-  const auto pid = ::fork();
-  REQUIRE(pid >= 0);
-  if (pid == 0)
-    watch_without_threads(box.path());
-  int status = 0;
-  REQUIRE(::waitpid(pid, &status, 0) == pid);
-  REQUIRE(WIFEXITED(status));
-  CHECK(WEXITSTATUS(status) == 0);
+  const auto user = test::user_without_threads;
+  REQUIRE(::chown(box.path().c_str(), user, user) == 0);
+  CHECK(test::run_without_threads(
+            [&] { return watch_without_threads(box.path()); })
+        == 0);
 }
 
 TEST_CASE("what pup writes itself never counts") {

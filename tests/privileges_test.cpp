@@ -15,6 +15,7 @@
 #include "pup/runtime/usage.hpp"
 
 #include "child_process.hpp"
+#include "without_threads.hpp"
 
 #include <boost/asio/io_context.hpp>
 
@@ -790,6 +791,39 @@ TEST_CASE("only several processes above their bound are measured exactly") {
     ::kill(-pid, SIGKILL);
     ::waitpid(pid, nullptr, 0);
   }
+}
+
+TEST_CASE(
+    "without a thread memory is not measured, and is with the next look") {
+  if (::geteuid() != 0) {
+    WARN("skipped: needs root, to act as a user who may have no threads");
+    return;
+  }
+  CHECK(test::run_without_threads([] {
+          boost::asio::io_context loop;
+          memory_meter meter{loop, patience, [](const std::vector<pid_t>&) {
+                               return memory_reading{5, {}};
+                             }};
+          memory_reading last;
+          const auto measure = [&] {
+            bool answered = false;
+            meter.measure({1}, [&](const memory_reading& x) {
+              last = x;
+              answered = true;
+            });
+            loop.restart();
+            const auto deadline = std::chrono::steady_clock::now() + patience;
+            while (!answered && std::chrono::steady_clock::now() < deadline)
+              loop.run_one_for(100ms);
+          };
+          measure();
+          if (last.obstacle.find("no thread to read it") != 0)
+            return 1;
+          test::allow_threads(1'000);
+          measure();
+          return last.obstacle.empty() && last.bytes == 5 ? 0 : 2;
+        })
+        == 0);
 }
 
 TEST_CASE("a process whose map is locked holds nobody up") {
