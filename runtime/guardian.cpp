@@ -92,6 +92,10 @@ constexpr rlim_t reserved_descriptors = 16;
 // messages, and a launch costs the less the lower it finds its own.
 constexpr int first_held = 64;
 
+// What holds the socket of a supervisor that steps aside, while the program of
+// this process changes.
+constexpr const char* aside_name = "aside";
+
 /// An encoded message that waits for room in the socket.
 struct waiting_message {
   guard::outgoing what;
@@ -397,6 +401,8 @@ private:
     if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data())
         != 0)
       return cannot_start({"socketpair", "", errno});
+    held_.erase(aside_name);
+    waiting_.clear();
     socket_.reset(ends[0]);
     std::vector<unique_fd> theirs;
     theirs.emplace_back(ends[1]);
@@ -757,11 +763,12 @@ private:
 
   // -- another guardian in this one's place -----------------------------------
 
-  // There is no supervisor now, so no start is asked for.
+  // There is no supervisor now, so no start is asked for. One that steps aside
+  // has its socket until its successor is started: were this process killed
+  // meanwhile, it would end what is left.
   void make_room_for(std::string program) {
     successor_ = std::move(program);
     heeds_signals_ = false;
-    socket_.reset();
     room_by_ = clock::now() + starts_timeout;
     make_room();
   }
@@ -800,6 +807,8 @@ private:
       return stay("a start is under way that takes long");
     if (end.code != static_cast<int>(verdict::understood))
       return stay("it does not understand what this one has to hand over");
+    if (socket_)
+      keep(aside_name, std::move(socket_));
     // Again: something may have ended meanwhile.
     wards_.before_transfer();
     auto state = save();
