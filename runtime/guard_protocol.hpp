@@ -29,6 +29,7 @@
 //   away: left the terminal
 //   tell: for the service manager
 //   aside: a successor takes over, at once; ends later by itself
+//                                      complete, when that is executed: the end
 //   farewell: ends on purpose; then so does the guardian
 //
 // The process that was started is the *leader* of its life. Its end and that of

@@ -183,6 +183,7 @@ public:
     for (auto& [name, fd] : numbers_)
       keep(name, unique_fd{fd});
     numbers_.clear();
+    take_aside();
     former_.reset(former_number_);
     for (const auto* x : {&former_, &image_})
       ::fcntl(x->get(), F_SETFD, FD_CLOEXEC);
@@ -306,6 +307,11 @@ private:
     if (const auto* fault = std::get_if<os_fault>(&*risen))
       return cannot_start(*fault);
     supervisor_ = std::get<pid_t>(*risen);
+    if (aside_ && successor_.empty()) {
+      static_cast<void>(
+          guard::send(aside_.get(), guard::encode(guard::complete{})));
+      aside_.reset();
+    }
     reap();  // it may have ended
   }
 
@@ -401,8 +407,6 @@ private:
     if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data())
         != 0)
       return cannot_start({"socketpair", "", errno});
-    held_.erase(aside_name);
-    waiting_.clear();
     socket_.reset(ends[0]);
     std::vector<unique_fd> theirs;
     theirs.emplace_back(ends[1]);
@@ -743,6 +747,9 @@ private:
                  supervisor_, command_.front().c_str());
     supervisor_ = 0;
     waiting_.clear();
+    // It waits until that is closed, when its successor is started: were this
+    // process killed before, it would end what is left.
+    aside_ = std::move(socket_);
     ++predecessors_;
     last_end_ = "stepped aside";
     refusal_.clear();
@@ -763,9 +770,7 @@ private:
 
   // -- another guardian in this one's place -----------------------------------
 
-  // There is no supervisor now, so no start is asked for. One that steps aside
-  // has its socket until its successor is started: were this process killed
-  // meanwhile, it would end what is left.
+  // There is no supervisor now, so no start is asked for.
   void make_room_for(std::string program) {
     successor_ = std::move(program);
     heeds_signals_ = false;
@@ -807,21 +812,30 @@ private:
       return stay("a start is under way that takes long");
     if (end.code != static_cast<int>(verdict::understood))
       return stay("it does not understand what this one has to hand over");
-    if (socket_)
-      keep(aside_name, std::move(socket_));
     // Again: something may have ended meanwhile.
     wards_.before_transfer();
+    if (aside_)
+      keep(aside_name, std::move(aside_));
     auto state = save();
-    if (const auto* fault = std::get_if<os_fault>(&state))
+    if (const auto* fault = std::get_if<os_fault>(&state)) {
+      take_aside();
       return stay(to_string(*fault));
+    }
     const auto& file = std::get<unique_fd>(state);
     std::vector<int> kept{former_number_, image_.get()};
     for (const auto& [name, fd] : held_)
       kept.push_back(fd.get());
     std::fprintf(stderr, "pup: the guardian, pid %d, becomes %s\n", ::getpid(),
                  successor_.c_str());
-    stay(to_string(
-        become(successor_, command_, file.get(), former_number_, kept)));
+    const auto fault =
+        become(successor_, command_, file.get(), former_number_, kept);
+    take_aside();
+    stay(to_string(fault));
+  }
+
+  void take_aside() {
+    if (auto kept = held_.extract(aside_name); !kept.empty())
+      aside_ = std::move(kept.mapped());
   }
 
   void stay(const std::string& why) {
@@ -936,6 +950,7 @@ private:
   std::optional<clock::time_point> come_up_by_;
   std::optional<clock::time_point> replace_at_;  // one that is stopped
   unique_fd socket_;
+  unique_fd aside_;  // the socket of one that steps aside
   std::deque<waiting_message> waiting_;
   clock::time_point ready_since_;
   bool was_ready_ = false;      // some supervisor

@@ -328,20 +328,26 @@ bool link::say_last(const guard::message& x) {
   return true;
 }
 
-// The guardian turns to a successor, or has ended: false.
+// True: a successor is started. The guardian says so and hangs up; one that is
+// killed hangs up alone, and is our parent still for a moment.
 bool link::await_hangup() {
-  pollfd event{socket_.get(), POLLIN, 0};
+  bool relieved = false;
   for (;;) {
-    const auto count = ::poll(&event, 1, -1);
-    if (count < 0 && errno != EINTR)
+    pollfd event{socket_.get(), POLLIN, 0};
+    if (::poll(&event, 1, -1) < 0 && errno != EINTR)
       return false;
-    if (count > 0 && (event.revents & POLLIN) == 0)
-      return ::getppid() == guardian_;
-    guard::packet ignored;
-    if (count > 0
-        && guard::receive(socket_.get(), ignored)
-               == guard::receive_result::closed)
-      return ::getppid() == guardian_;
+    guard::packet packet;
+    switch (guard::receive(socket_.get(), packet)) {
+      case guard::receive_result::received:
+        relieved =
+            relieved
+            || std::holds_alternative<guard::complete>(guard::decode(packet));
+        break;
+      case guard::receive_result::would_block:
+        break;
+      default:
+        return relieved;
+    }
   }
 }
 
