@@ -15,7 +15,7 @@
 //   5. the variable that each process of a life inherits (descendants.hpp), if
 //      its user is one that the life can have. That is memory of the program:
 //      it may forge it, erase it, and make its reader wait; a helper process
-//      reads it, for a second at most;
+//      reads it. After a second it is given up, whether it dies of that or not;
 //   6. being all that the life can have left behind: no other life existed that
 //      could have.
 //
@@ -30,7 +30,9 @@
 #include "pup/runtime/fd.hpp"
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <optional>
 #include <set>
@@ -41,6 +43,16 @@
 #include <sys/types.h>
 
 namespace pup {
+
+namespace bounds {
+/// Sessions that lives have made which are remembered. Beyond it those are
+/// forgotten in which nobody is any more, then the oldest of the life that has
+/// the most.
+inline constexpr std::size_t made_sessions = 4096;
+/// Orphans that are asked at once; the others wait for their turn. When so many
+/// helpers do not even die of SIGKILL nobody is asked any more.
+inline constexpr std::size_t questions = 64;
+}  // namespace bounds
 
 /// How the processes of a life are known.
 struct life_traits {
@@ -67,6 +79,9 @@ public:
 
   /// For how long the variable of an orphan is waited for.
   static constexpr std::chrono::seconds patience{1};
+
+  explicit membership(std::size_t most_sessions = bounds::made_sessions)
+      : most_sessions_(most_sessions) {}
 
   /// Of life_entry().
   void set_scope(std::string scope) {
@@ -110,6 +125,11 @@ public:
   /// When on_time() is due.
   [[nodiscard]] std::optional<clock::time_point> deadline() const;
   void on_time();
+
+  /// Sessions that are remembered, those of leaders among them.
+  [[nodiscard]] std::size_t sessions() const noexcept {
+    return sessions_.size();
+  }
 
   /// Gives up questions: a successor of this program asks them again. Before
   /// transfer() to it.
@@ -158,16 +178,20 @@ private:
   std::uint64_t by_pipe(pid_t pid) const;
   std::uint64_t by_cgroup(pid_t pid) const;
   void ask(pid_t pid);
+  void ask_next();
+  bool put_question(pid_t pid);
   void answered(const question& x, std::uint64_t number);
   void judge_by_elimination(pid_t pid);
   std::vector<std::uint64_t> possible_owners(pid_t pid) const;
   std::vector<std::uint64_t> owners_by_variable(pid_t pid,
                                                 std::uint64_t number) const;
   void keep_session(std::uint64_t number, pid_t id);
+  void forget_sessions();
   void leader_ended(std::uint64_t number);
 
   void become_stray(process& x, std::vector<std::uint64_t> candidates);
 
+  std::size_t most_sessions_;
   std::string scope_;
   // What began later than the first stray may have come from one.
   std::optional<std::uint64_t> first_stray_;
@@ -177,6 +201,8 @@ private:
   std::unordered_map<pid_t, process> known_;
   std::unordered_map<pid_t, session> sessions_;
   std::map<pid_t, question> questions_;  // by helper
+  std::deque<member> to_ask_;
+  std::set<pid_t> given_up_;  // helpers that had SIGKILL
 };
 
 }  // namespace pup
