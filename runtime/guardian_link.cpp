@@ -227,7 +227,10 @@ bool link::keep(guard::message&& x, guard::packet& from) {
     inherited_.processes.push_back({y->number, std::move(y->key), y->life,
                                     y->pid, milliseconds{y->age_ms},
                                     std::move(y->mark), unique_fd{},
-                                    y->launching, std::nullopt, std::nullopt});
+                                    y->launching, std::nullopt, std::nullopt,
+                                    std::nullopt});
+    if (y->ending_ms >= 0)
+      inherited_.processes.back().ending = milliseconds{y->ending_ms};
   } else if (const auto* first = std::get_if<guard::leader_ended>(&x)) {
     for (auto& z : inherited_.processes)
       if (z.number == first->number)

@@ -254,6 +254,8 @@ void wards::stop(std::uint64_t number, int signo) {
   auto* x = find_living(number);
   if (x == nullptr)
     return;
+  if (!x->ending_since)
+    x->ending_since = clock::now();
   if (x->now == ward::phase::runs) {
     ::kill(-x->pid, signo);
     ::kill(-x->pid, SIGCONT);
@@ -345,6 +347,8 @@ void wards::leader_ended(ward& x, const siginfo_t& info, const rusage& usage) {
       microseconds_of(usage.ru_utime) + microseconds_of(usage.ru_stime);
   how.max_rss_kb = usage.ru_maxrss;
   x.now = ward::phase::remains;
+  if (!x.ending_since)
+    x.ending_since = clock::now();
   x.unsure_until = clock::now() + 2 * membership::patience;
   if (x.killed_until)  // what is left has not had it yet
     x.killed_until = clock::now() + burial_timeout;

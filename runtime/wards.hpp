@@ -41,6 +41,9 @@ struct ward {
   std::uint64_t life = 0;
   pid_t pid = 0;  ///< of the leader; 0: it starts
   std::chrono::steady_clock::time_point begun{};
+  /// The first stop signal, or the end of the leader: the life has a time to end
+  /// in, which counts once.
+  std::optional<std::chrono::steady_clock::time_point> ending_since;
   std::string mark;
   enum class phase : std::uint8_t {
     starts,  ///< the leader has not executed its program yet
@@ -63,8 +66,8 @@ struct ward {
 
   template <class Archive>
   friend void transfer(Archive& a, ward& x) {
-    a(x.number, x.key, x.life, x.pid, x.begun, x.mark, x.now, x.told,
-      x.unsure_until, x.killed_until, x.group_stopped, x.stopped, x.killed);
+    a(x.number, x.key, x.life, x.pid, x.begun, x.ending_since, x.mark, x.now,
+      x.told, x.unsure_until, x.killed_until, x.group_stopped, x.stopped, x.killed);
     transfer_message(a, x.rest);
     transfer_message(a, x.end);
   }

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <thread>
 
 #include <sys/resource.h>
 #include <unistd.h>
@@ -257,6 +258,31 @@ SCENARIO("a life that expires goes on expiring under the next supervisor") {
       [&] { return text_of(box.unit("app").at("state")) == "failed"; }));
   CHECK(contains(text_of(box.unit("app").at("reason")), "exited with code 3"));
   CHECK(others(box) == std::set<pid_t>{pid_of(box, "other")});
+  CHECK(box.end() == "");
+}
+
+SCENARIO("a life that expires under two supervisors has its time once") {
+  sandbox box;
+  box.write("config.json", config({R"({"id": "app", "terminateTimeout": 10,
+    "restart": "never", "cmd":
+    "sh -c 'trap \"\" TERM; touch up; sleep 1000; :' & while [ ! -e leave ]; do sleep 0.05; done; exit 3"})"}));
+  start(box);
+  REQUIRE(wait_until([&] { return std::filesystem::exists(box.path("up")); }));
+  const auto began = std::chrono::steady_clock::now();
+  box.write("leave", "");
+  REQUIRE(wait_until(
+      [&] { return text_of(box.unit("app").at("state")) == "stopping"; }));
+  // Most of its time is over when another supervisor takes over.
+  std::this_thread::sleep_until(began + 8s);
+  REQUIRE(::kill(only(box.supervisors()), SIGKILL) == 0);
+  REQUIRE(wait_until([&] {
+    return box.pup({"status"}).code == 0
+           && text_of(box.unit("app").at("state")) == "failed";
+  }));
+  const auto taken = std::chrono::steady_clock::now() - began;
+  CHECK(taken >= 10s);
+  CHECK(taken < 18s);
+  CHECK(contains(text_of(box.unit("app").at("reason")), "got SIGKILL: pid "));
   CHECK(box.end() == "");
 }
 
