@@ -1,6 +1,7 @@
 #include "pup/runtime/membership.hpp"
 
 #include "pup/runtime/descendants.hpp"
+#include "pup/runtime/life_cgroup.hpp"
 #include "pup/runtime/proc_file.hpp"
 
 #include <algorithm>
@@ -39,9 +40,20 @@ std::string cgroup_of(pid_t pid) {
   return text.substr(begin, text.find('\n', begin) - begin);
 }
 
+// In it, or in a group that was made within.
+bool is_in(std::string_view group, const std::string& folder) {
+  while (group.size() > 1) {
+    if (folder.ends_with(group))
+      return true;
+    group = group.substr(0, group.rfind('/'));
+  }
+  return false;
+}
+
 // In a helper process. It holds nothing of this one that somebody may wait for
 // the end of. There is nothing in an environment during an exec.
-[[noreturn]] void answer_and_exit(pid_t pid, int to, const std::string& scope) {
+[[noreturn]] void answer_and_exit(const std::string& processes, pid_t pid,
+                                  int to, const std::string& scope) {
   constexpr int most_tries = 100;  // of a millisecond each
   constexpr int out = 3;
   ::dup2(to, out);
@@ -51,7 +63,7 @@ std::string cgroup_of(pid_t pid) {
     for (int fd = out + 1; fd < static_cast<int>(limit.rlim_cur); ++fd)
       ::close(fd);
   }
-  const auto path = "/proc/" + std::to_string(pid) + "/environ";
+  const auto path = processes + '/' + std::to_string(pid) + "/environ";
   auto text = read_proc_file(path);
   for (int i = 0; i < most_tries && text.empty(); ++i) {
     const auto now = stat_of(pid);
@@ -175,11 +187,11 @@ void membership::meet(pid_t pid) {
     return claim_tree(pid, i->second.number);
   }
   known_[pid] = {now->started, 0, true, false, {}};
-  auto number = by_session(pid, now->started);
+  auto number = by_cgroup(pid);
+  if (number == 0)
+    number = by_session(pid, now->started);
   if (number == 0)
     number = by_pipe(pid);
-  if (number == 0)
-    number = by_cgroup(pid);
   if (number != 0)
     claim_tree(pid, number);
   else
@@ -225,6 +237,9 @@ void membership::look_below(std::uint64_t number) {
   if (const auto leader = leaders_.find(life->second.leader);
       leader != leaders_.end() && leader->second == number)
     for (const auto x : descendants_of(life->second.leader))
+      claim(x, number);
+  if (life->second.has_own_cgroup)
+    for (const auto x : members_of_cgroup(life->second.cgroup_folder))
       claim(x, number);
 }
 
@@ -308,7 +323,7 @@ std::uint64_t membership::by_cgroup(pid_t pid) const {
       continue;
     if (folder.empty())
       folder = cgroup_of(pid);
-    if (folder.size() > 1 && x.cgroup_folder.ends_with(folder))
+    if (is_in(folder, x.cgroup_folder))
       owners.push_back(number);
   }
   return owners.size() == 1 ? owners.front() : 0;
@@ -380,7 +395,7 @@ bool membership::put_question(pid_t pid) {
   if (helper < 0)
     return false;
   if (helper == 0)
-    answer_and_exit(pid, writing.get(), scope_);
+    answer_and_exit(processes_, pid, writing.get(), scope_);
   questions_[helper] = {pid, known_.at(pid).started, std::move(reading),
                         clock::now() + patience};
   return true;

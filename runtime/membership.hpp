@@ -9,9 +9,9 @@
 //
 //   1. having been seen below the leader, or below another orphan of the life,
 //      by pid and start time;
-//   2. its session: the leader's, or one in which the life was seen;
-//   3. a pipe that only this life was given, on its descriptors 1 and 2;
-//   4. a cgroup that only this life is in;
+//   2. a cgroup that only this life is in;
+//   3. its session: the leader's, or one in which the life was seen;
+//   4. a pipe that only this life was given, on its descriptors 1 and 2;
 //   5. the variable that each process of a life inherits (descendants.hpp), if
 //      its user is one that the life can have. That is memory of the program:
 //      it may forge it, erase it, and make its reader wait; a helper process
@@ -64,10 +64,12 @@ struct life_traits {
   std::optional<uid_t> user{};
   std::vector<std::uint64_t> pipes{};  ///< inodes
   std::string cgroup_folder{};         ///< empty: none
+  /// No other life is ever in that (life_cgroup.hpp).
+  bool has_own_cgroup = false;
 
   template <class Archive>
   friend void transfer(Archive& a, life_traits& x) {
-    a(x.leader, x.started, x.user, x.pipes, x.cgroup_folder);
+    a(x.leader, x.started, x.user, x.pipes, x.cgroup_folder, x.has_own_cgroup);
   }
 };
 
@@ -80,8 +82,10 @@ public:
   /// For how long the variable of an orphan is waited for.
   static constexpr std::chrono::seconds patience{1};
 
-  explicit membership(std::size_t most_sessions = bounds::made_sessions)
-      : most_sessions_(most_sessions) {}
+  /// `processes`: where PID/environ is read; everything else is asked of /proc.
+  explicit membership(std::size_t most_sessions = bounds::made_sessions,
+                      std::string processes = "/proc")
+      : most_sessions_(most_sessions), processes_(std::move(processes)) {}
 
   /// Of life_entry().
   void set_scope(std::string scope) {
@@ -192,6 +196,7 @@ private:
   void become_stray(process& x, std::vector<std::uint64_t> candidates);
 
   std::size_t most_sessions_;
+  std::string processes_;
   std::string scope_;
   // What began later than the first stray may have come from one.
   std::optional<std::uint64_t> first_stray_;

@@ -1,6 +1,7 @@
 #include "pup/runtime/wards.hpp"
 
 #include "pup/runtime/descendants.hpp"
+#include "pup/runtime/life_cgroup.hpp"
 
 #include <algorithm>
 #include <cerrno>
@@ -63,7 +64,19 @@ std::string scope_in(const std::vector<std::string>& environment) {
   return {};
 }
 
-life_traits traits_of(const spawn_request& request) {
+// The group that a request names holds its limits, or is where one of its own
+// may be made.
+std::string give_own_cgroup(spawn_request& request, std::uint64_t number) {
+  if (request.cgroup_folder.empty() || request.attributes.cgroup.any())
+    return {};
+  request.cgroup_folder =
+      can_begin_in_cgroup() ? make_life_cgroup(
+          request.cgroup_folder, scope_in(request.environment), number)
+                            : std::string{};
+  return request.cgroup_folder;
+}
+
+life_traits traits_of(const spawn_request& request, bool has_own_cgroup) {
   life_traits result;
   result.started = ticks_since_boot();
   if (const auto& who = request.attributes.run_as)
@@ -74,6 +87,7 @@ life_traits traits_of(const spawn_request& request) {
       result.pipes.push_back(info.st_ino);
   }
   result.cgroup_folder = request.cgroup_folder;
+  result.has_own_cgroup = has_own_cgroup;
   return result;
 }
 
@@ -104,7 +118,8 @@ void wards::start(guard::start& x, std::vector<unique_fd> owned) {
   y.begun = clock::now();
   y.end.number = y.rest.number = x.number;
   starting_.insert(x.number);
-  members_.begin(x.number, traits_of(x.request));
+  y.cgroup = give_own_cgroup(x.request, x.number);
+  members_.begin(x.number, traits_of(x.request, !y.cgroup.empty()));
   pool_->start(x.number, std::move(x.request), std::move(owned));
 }
 
@@ -190,6 +205,7 @@ bool wards::began(std::uint64_t number, const child& born) {
 void wards::failed(std::uint64_t number, const os_fault& fault) {
   starting_.erase(number);
   members_.end(number);
+  remove_cgroup_of(wards_.at(number));
   wards_.erase(number);
   news_.emplace_back(
       guard::start_failed{number, fault.call, fault.object, fault.code});
@@ -279,6 +295,8 @@ void wards::kill_rest(ward& x) {
     members_.look_at_orphans();
     members_.look_below(x.number);
   }
+  if (!x.cgroup.empty())
+    kill_cgroup(x.cgroup);
 }
 
 /// False: all have had it before.
@@ -390,9 +408,18 @@ void wards::end(ward& x) {
   x.end.strays = join(members_.strays_of(x.number));
   x.stopped.clear();
   x.killed.clear();
+  remove_cgroup_of(x);
   members_.end(x.number);
   remaining_.erase(x.number);
   news_.emplace_back(x.end);
+}
+
+// Somebody may be in it that does not even die of SIGKILL.
+void wards::remove_cgroup_of(ward& x) {
+  std::erase_if(left_cgroups_, remove_cgroup);
+  if (!remove_cgroup(x.cgroup))
+    left_cgroups_.push_back(x.cgroup);
+  x.cgroup.clear();
 }
 
 std::vector<guard::message> wards::news() {
@@ -439,6 +466,11 @@ bool wards::kill_all() {
   // What is below them becomes ours with their ends.
   for (const auto x : left)
     ::kill(x, SIGKILL);
+  for (auto& [number, x] : wards_)
+    if (!x.cgroup.empty() && left.empty())
+      remove_cgroup_of(x);
+    else if (!x.cgroup.empty())
+      kill_cgroup(x.cgroup);
   return !left.empty();
 }
 

@@ -41,10 +41,11 @@ struct ward {
   std::uint64_t life = 0;
   pid_t pid = 0;  ///< of the leader; 0: it starts
   std::chrono::steady_clock::time_point begun{};
-  /// The first stop signal, or the end of the leader: the life has a time to end
-  /// in, which counts once.
+  /// The first stop signal, or the end of the leader: the life has a time to
+  /// end in, which counts once.
   std::optional<std::chrono::steady_clock::time_point> ending_since;
   std::string mark;
+  std::string cgroup;  ///< its own (life_cgroup.hpp); empty: none
   enum class phase : std::uint8_t {
     starts,  ///< the leader has not executed its program yet
     runs,
@@ -66,8 +67,9 @@ struct ward {
 
   template <class Archive>
   friend void transfer(Archive& a, ward& x) {
-    a(x.number, x.key, x.life, x.pid, x.begun, x.ending_since, x.mark, x.now,
-      x.told, x.unsure_until, x.killed_until, x.group_stopped, x.stopped, x.killed);
+    a(x.number, x.key, x.life, x.pid, x.begun, x.ending_since, x.mark, x.cgroup,
+      x.now, x.told, x.unsure_until, x.killed_until, x.group_stopped, x.stopped,
+      x.killed);
     transfer_message(a, x.rest);
     transfer_message(a, x.end);
   }
@@ -175,6 +177,7 @@ private:
   void leader_ended(ward& x, const siginfo_t& info, const rusage& usage);
   void settle();
   void kill_rest(ward& x);
+  void remove_cgroup_of(ward& x);
   bool kill_once(ward& x);
   void end(ward& x);
 
@@ -190,7 +193,8 @@ private:
   oom_witness memory_;
   bool has_scope_ = false;
   std::optional<std::variant<pid_t, os_fault>> apart_;
-  unique_fd started_;  // an eventfd
+  unique_fd started_;                      // an eventfd
+  std::vector<std::string> left_cgroups_;  // somebody did not die
   std::optional<spawn_pool> pool_;
 };
 

@@ -4,14 +4,16 @@
 #include "pup/runtime/archive.hpp"
 #include "pup/runtime/cgroup.hpp"
 #include "pup/runtime/descendants.hpp"
+#include "pup/runtime/life_cgroup.hpp"
 #include "pup/runtime/proc_file.hpp"
 
 #include "catch.hpp"
 #include "child_process.hpp"
-#include "hanging_file.hpp"
 
 #include <csignal>
+#include <filesystem>
 #include <functional>
+#include <thread>
 
 #include <linux/sched.h>
 #include <poll.h>
@@ -282,6 +284,147 @@ SCENARIO("a pipe that only one life has tells whose a process is") {
   CHECK(w.is_stray(of_two));
 }
 
+namespace {
+
+/// A group of cgroups for this test; false: none can be made here.
+class group_of_lives {
+public:
+  group_of_lives() : folder_(cgroup_for_lives(::getpid())) {
+    if (!folder_.empty())
+      folder_ += "/test-" + std::to_string(::getpid());
+    made_ = !folder_.empty() && ::mkdir(folder_.c_str(), 0755) == 0;
+    if (!made_)
+      WARN("left out: no cgroup of version 2 may be made here");
+  }
+  group_of_lives(const group_of_lives&) = delete;
+  group_of_lives& operator=(const group_of_lives&) = delete;
+  ~group_of_lives() {
+    if (made_)
+      remove_cgroup(folder_);
+  }
+
+  explicit operator bool() const noexcept {
+    return made_;
+  }
+  [[nodiscard]] const std::string& folder() const noexcept {
+    return folder_;
+  }
+
+private:
+  std::string folder_;
+  bool made_ = false;
+};
+
+void enter(const std::string& group) {
+  const unique_fd file{::open((group + "/cgroup.procs").c_str(), O_WRONLY)};
+  REQUIRE(::write(file.get(), "0", 1) == 1);
+}
+
+}  // namespace
+
+SCENARIO("a cgroup of its own tells whose a process is, seen or not") {
+  const group_of_lives groups;
+  if (!groups)
+    return;
+  const auto first = make_life_cgroup(groups.folder(), "test", 1);
+  const auto second = make_life_cgroup(groups.folder(), "test", 2);
+  REQUIRE_FALSE(first.empty());
+  const auto within = second + "/made by the program";
+  REQUIRE(::mkdir(within.c_str(), 0755) == 0);
+  {
+    world w;
+    w.traits.has_own_cgroup = true;
+    w.traits.cgroup_folder = first;
+    w.lead(1);
+    w.traits.cgroup_folder = second;
+    w.lead(2);
+    const pipe_pair other;
+    w.traits = {};
+    w.traits.pipes = {other.inode()};
+    w.lead(3);
+    const auto in = [&](const std::string& group) {
+      return w.start([&](const pipe_pair&) {
+        ::setsid();
+        ::dup2(other.writing.get(), STDOUT_FILENO);
+        enter(group);
+      });
+    };
+    const auto a = in(first);
+    const auto b = in(second);
+    const auto c = in(within);
+    w.look();
+    CHECK(w.of(1) == std::set<pid_t>{a});
+    CHECK(w.of(2) == std::set<pid_t>{b, c});
+    CHECK(w.of(3).empty());
+    // Of a life that is still below its leader as well.
+    w.all.end(1);
+    w.traits = {};
+    w.traits.has_own_cgroup = true;
+    w.traits.cgroup_folder = first;
+    w.lead(4);
+    w.all.look_below(4);
+    CHECK(w.of(4) == std::set<pid_t>{a});
+  }
+  CHECK(remove_cgroup(second));
+  CHECK_FALSE(std::filesystem::exists(second));
+  CHECK(remove_cgroup(first));
+}
+
+SCENARIO("all in a cgroup ends with it, frozen or not") {
+  const group_of_lives groups;
+  if (!groups)
+    return;
+  const auto group = make_life_cgroup(groups.folder(), "test", 1);
+  REQUIRE_FALSE(group.empty());
+  world w;
+  std::set<pid_t> all;
+  for (int i = 0; i < 3; ++i)
+    all.insert(w.start([&](const pipe_pair&) { enter(group); }));
+  const auto found = members_of_cgroup(group);
+  CHECK(std::set<pid_t>(found.begin(), found.end()) == all);
+  CHECK_FALSE(remove_cgroup(group));
+  const unique_fd freezer{
+      ::open((group + "/cgroup.freeze").c_str(), O_WRONLY | O_CLOEXEC)};
+  REQUIRE(::write(freezer.get(), "1", 1) == 1);
+  kill_cgroup(group);
+  for (const auto pid : all) {
+    int status = 0;
+    REQUIRE(::waitpid(pid, &status, 0) == pid);
+    CHECK(WTERMSIG(status) == SIGKILL);
+  }
+  CHECK(remove_cgroup(group));
+}
+
+SCENARIO("what a killed guardian has left in cgroups ends when it is told to") {
+  const group_of_lives groups;
+  if (!groups)
+    return;
+  const auto own = std::to_string(::getpid()) + '.'
+                   + std::to_string(start_ticks(::getpid()));
+  const auto gone = std::to_string(::getpid()) + ".1";
+  const auto kept = make_life_cgroup(groups.folder(), own, 1);
+  const auto empty = make_life_cgroup(groups.folder(), gone, 1);
+  const auto former = make_life_cgroup(groups.folder(), gone, 2);
+  const auto foreign = groups.folder() + "/pup-life-x";
+  REQUIRE(::mkdir(foreign.c_str(), 0755) == 0);
+  world w;
+  const auto left = w.start([&](const pipe_pair&) { enter(former); });
+  remove_former_life_cgroups(groups.folder());
+  CHECK_FALSE(std::filesystem::exists(empty));
+  for (const auto& x : {kept, former, foreign})
+    CHECK(std::filesystem::exists(x));
+  CHECK(members_of_cgroup(former) == std::vector<pid_t>{left});
+  end_life_cgroups(groups.folder(), gone,
+                   std::chrono::steady_clock::now() + patience);
+  siginfo_t info{};
+  CHECK(::waitid(P_PID, static_cast<id_t>(left), &info,
+                 WEXITED | WNOWAIT | WNOHANG)
+        == 0);
+  CHECK(info.si_status == SIGKILL);
+  CHECK_FALSE(std::filesystem::exists(former));
+  CHECK(std::filesystem::exists(kept));
+}
+
 SCENARIO("a variable tells whose a process is, unless another user wrote it") {
   world w;
   if (::geteuid() == 0) {
@@ -511,52 +654,41 @@ SCENARIO("many orphans are asked one after the other") {
   CHECK(w.of(2) == all);
 }
 
-TEST_CASE("held memory", "[.child]") {
-  test::die_with_parent();
-  const unique_fd file{
-      ::open(test::variable("PUP_TEST_FILE").c_str(), O_RDONLY | O_CLOEXEC)};
-  REQUIRE(file);
-  test::hold_own_memory(file.get());
-  test::report("up");
-  test::await_order();
-}
-
-SCENARIO("a process whose memory is held up is told by other evidence") {
+SCENARIO("an orphan whose variable cannot be read is told by other evidence") {
+  // A pipe that nobody writes to makes its reader wait as a program can that
+  // holds the lock of its memory.
   const test::temporary_folder folder;
-  test::hanging_file file{folder.path()};
-  if (!file) {
-    WARN("left out: needs /dev/fuse, and root's right to mount");
-    return;
-  }
   world w;
-  w.lead(1);
-  {
-    test::child_process held{"held memory", {"PUP_TEST_FILE=" + file.path()}};
-    REQUIRE(held.line() == "up");
-    const auto deadline = std::chrono::steady_clock::now() + patience;
-    while (!test::holds_memory(held.pid())) {
-      REQUIRE(std::chrono::steady_clock::now() < deadline);
-      ::usleep(1'000);
-    }
-    const auto before = std::chrono::steady_clock::now();
-    w.all.look_at_orphans();
-    CHECK(std::chrono::steady_clock::now() - before < 500ms);
-    REQUIRE(w.all.deadline());
-    CHECK(*w.all.deadline() >= before + membership::patience);
-    const auto helper = own_children().back();
-    CHECK(w.of(1).empty());
-    std::this_thread::sleep_until(*w.all.deadline());
-    w.all.on_time();
-    CHECK(w.of(1) == std::set<pid_t>{held.pid()});
-    CHECK_FALSE(w.all.deadline());
-    siginfo_t info{};
-    REQUIRE(::waitid(P_PID, static_cast<id_t>(helper), &info, WEXITED | WNOWAIT)
-            == 0);
-    CHECK(info.si_status == SIGKILL);
-    CHECK(w.reap(helper));
-    held.signal(SIGKILL);
-    file.release();  // before that it does not die
-  }
+  w.all = membership{bounds::made_sessions, folder.path()};
+  const auto leader = w.lead(1);
+  const auto held = w.start_stranger();
+  const auto own = folder.path() + '/' + std::to_string(held);
+  REQUIRE(::mkdir(own.c_str(), 0700) == 0);
+  REQUIRE(::mkfifo((own + "/environ").c_str(), 0600) == 0);
+  const auto before = std::chrono::steady_clock::now();
+  w.all.look_at_orphans();
+  // Nobody waits for it meanwhile, and it may be the life's.
+  CHECK(std::chrono::steady_clock::now() - before < membership::patience);
+  REQUIRE(w.all.deadline());
+  CHECK(*w.all.deadline() >= before + membership::patience);
+  CHECK(w.of(1).empty());
+  CHECK(w.all.has_left(1, true));
+  CHECK_FALSE(w.all.has_left(1, false));
+  auto helpers = own_children();
+  std::erase_if(helpers, [&](pid_t x) { return x == held || x == leader; });
+  REQUIRE(helpers.size() == 1);
+  std::this_thread::sleep_until(*w.all.deadline());
+  w.all.on_time();
+  // Decided before the helper has ended, which it need not do.
+  CHECK(w.of(1) == std::set<pid_t>{held});
+  CHECK_FALSE(w.all.deadline());
+  siginfo_t info{};
+  REQUIRE(::waitid(P_PID, static_cast<id_t>(helpers.front()), &info,
+                   WEXITED | WNOWAIT)
+          == 0);
+  CHECK(info.si_status == SIGKILL);
+  CHECK(w.reap(helpers.front()));
+  CHECK(w.all.strays().empty());
 }
 
 // -- a successor of this program ----------------------------------------------

@@ -1,5 +1,7 @@
 // The guardian: whose children the processes are, what is left of them when
 // they end, and what happens when pup itself is killed.
+#include "pup/runtime/cgroup.hpp"
+
 #include "catch.hpp"
 #include "held_file.hpp"
 #include "system.hpp"
@@ -7,6 +9,7 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <sstream>
 #include <thread>
 
@@ -542,5 +545,87 @@ SCENARIO("what leaves a daemon behind at once is known as its life") {
     INFO(x);
     CHECK(text_of(x.at("state")) == "finished");
   }
+  CHECK(box.end() == "");
+}
+
+namespace {
+
+/// The groups of lives, of this guardian and of others, that are there.
+std::set<std::string> groups_of_lives(const std::string& folder) {
+  std::set<std::string> result;
+  for (const auto& x : std::filesystem::directory_iterator{folder})
+    if (x.path().filename().string().starts_with("pup-life-"))
+      result.insert(x.path().filename().string());
+  return result;
+}
+
+/// The folder of the group that `pid` is in.
+std::string group_of(pid_t pid) {
+  const auto text = [](const std::string& path) {
+    std::ostringstream result;
+    result << std::ifstream{path}.rdbuf();
+    return result.str();
+  };
+  return pup::own_cgroup(text("/proc/" + std::to_string(pid) + "/cgroup"),
+                         text("/proc/self/mountinfo"));
+}
+
+}  // namespace
+
+SCENARIO("a life of another user has a cgroup, which nothing of it can leave") {
+  if (::geteuid() != 0) {
+    WARN("left out: only root starts processes of other users");
+    return;
+  }
+  sandbox box;
+  std::filesystem::permissions(box.path(""), std::filesystem::perms::all);
+  const auto daemon = [](const std::string& id) {
+    return R"({"id": ")" + id + R"(", "user": "nobody", "cwd": "/", "cmd":
+    "(env -i setsid sleep 101)"
+           + id + R"( </dev/null >/dev/null 2>&1 &) ; exec sleep 1000"})";
+  };
+  box.write("config.json", config({daemon("4"), daemon("5"), daemon("6")}));
+  start(box);
+  const auto group = group_of(pid_of(box, "4"));
+  if (!contains(group, "/pup-life-")) {
+    WARN("left out: no cgroup of version 2 may be made here");
+    CHECK(box.end() == "");
+    return;
+  }
+  const auto folder = std::filesystem::path{group}.parent_path().string();
+  const auto guardian = only(box.guardians());
+  const auto before = groups_of_lives(folder);
+  CHECK(before.size() >= 3);
+  std::map<std::string, pid_t> orphans;
+  for (const auto* id : {"4", "5", "6"})
+    orphans[id] = sleeping_child(box, guardian, "101" + std::string{id});
+  const auto gone = [&](const std::string& id) {
+    CHECK(box.pup({"stop", id}).code == 0);
+    CHECK(wait_for_end(orphans[id], 0ms));
+  };
+  gone("4");
+  CHECK_FALSE(std::filesystem::exists(group));
+  CHECK(alive(orphans["5"]));
+  // Another supervisor finds everything with the guardian.
+  const auto supervisor = only(box.supervisors());
+  REQUIRE(::kill(supervisor, SIGKILL) == 0);
+  REQUIRE(wait_until([&] {
+    const auto now = box.supervisors();
+    return now.size() == 1 && now.count(supervisor) == 0
+           && box.pup({"status"}).code == 0;
+  }));
+  gone("5");
+  CHECK(alive(orphans["6"]));
+  CHECK(box.pup({"start", "4"}).code == 0);
+  // Without a guardian all ends, too.
+  const auto last = only(box.supervisors());
+  orphans["4"] = sleeping_child(box, guardian, "1014");
+  REQUIRE(::kill(guardian, SIGKILL) == 0);
+  CHECK(wait_for_end(last));
+  for (const auto* id : {"4", "6"})
+    CHECK(wait_for_end(orphans[id], 0ms));
+  const auto mine = "pup-life-" + std::to_string(guardian) + '.';
+  for (const auto& x : groups_of_lives(folder))
+    CHECK_FALSE(x.starts_with(mine));
   CHECK(box.end() == "");
 }
