@@ -409,7 +409,7 @@ void membership::answered(const question& x, std::uint64_t number) {
   i->second.candidates.clear();
   auto owners = owners_by_variable(x.orphan, number);
   if (owners.size() == 1)
-    claim_tree(x.orphan, owners.front());
+    claim_late(x.orphan, owners.front());
   else if (!owners.empty() || (number != 0 && lives_.count(number) == 0))
     become_stray(i->second, std::move(owners));  // or of one that has ended
   else
@@ -422,9 +422,18 @@ void membership::judge_by_elimination(pid_t pid) {
   const auto alone =
       owners.size() == 1 && (!first_stray_ || x.started < *first_stray_);
   if (alone && ::getpid() != 1)
-    claim_tree(pid, owners.front());
+    claim_late(pid, owners.front());
   else
     become_stray(x, std::move(owners));
+}
+
+void membership::claim_late(pid_t pid, std::uint64_t number) {
+  late_.push_back({number, {pid, known_.at(pid).started}});
+  claim_tree(pid, number);
+}
+
+std::vector<membership::late_member> membership::take_late() {
+  return std::exchange(late_, {});
 }
 
 void membership::become_stray(process& x,

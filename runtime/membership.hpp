@@ -122,6 +122,14 @@ public:
   /// As the last looks have found them, without the leader.
   [[nodiscard]] std::vector<member> of(std::uint64_t number) const;
 
+  struct late_member {
+    std::uint64_t number = 0;
+    member who;
+  };
+  /// Orphans that were asked first, since the last call: what was sent to the
+  /// members meanwhile has not reached them.
+  std::vector<late_member> take_late();
+
   /// Strays that this life may have left: "pid 4711 (sleep)" each.
   [[nodiscard]] std::vector<std::string> strays_of(std::uint64_t number) const;
   [[nodiscard]] std::vector<std::string> strays() const;
@@ -193,6 +201,7 @@ private:
   void forget_sessions();
   void leader_ended(std::uint64_t number);
 
+  void claim_late(pid_t pid, std::uint64_t number);
   void become_stray(process& x, std::vector<std::uint64_t> candidates);
 
   std::size_t most_sessions_;
@@ -207,6 +216,7 @@ private:
   std::unordered_map<pid_t, session> sessions_;
   std::map<pid_t, question> questions_;  // by helper
   std::deque<member> to_ask_;
+  std::vector<late_member> late_;
   std::set<pid_t> given_up_;  // helpers that had SIGKILL
 };
 

@@ -272,20 +272,39 @@ void wards::stop(std::uint64_t number, int signo) {
     return;
   if (!x->ending_since)
     x->ending_since = clock::now();
+  x->stop_signal = signo;
   if (x->now == ward::phase::runs) {
     ::kill(-x->pid, signo);
     ::kill(-x->pid, SIGCONT);
     x->group_stopped = ticks_since_boot();
     return;
   }
-  for (const auto& y : members_.of(number)) {
-    auto& had = x->stopped[y.pid];
-    if (had == y.started
-        || (y.started <= x->group_stopped && ::getpgid(y.pid) == x->pid))
+  for (const auto& y : members_.of(number))
+    stop_member(*x, y);
+}
+
+// Once.
+void wards::stop_member(ward& x, const membership::member& y) {
+  auto& had = x.stopped[y.pid];
+  if (had == y.started
+      || (y.started <= x.group_stopped && ::getpgid(y.pid) == x.pid))
+    return;
+  if (signal_process(y.pid, y.started, x.stop_signal))
+    had = y.started;
+  signal_process(y.pid, y.started, SIGCONT);
+}
+
+// Those whose life was not known yet when the others had the stop signal.
+void wards::stop_late() {
+  for (const auto& late : members_.take_late()) {
+    auto* x = find(late.number);
+    if (x == nullptr || x->now != ward::phase::remains || x->stop_signal == 0)
       continue;
-    if (signal_process(y.pid, y.started, signo))
-      had = y.started;
-    signal_process(y.pid, y.started, SIGCONT);
+    const auto below = descendants_of(late.who.pid);
+    stop_member(*x, late.who);
+    for (const auto pid : below)
+      if (const auto started = start_ticks(pid); started != 0)
+        stop_member(*x, {pid, started});
   }
 }
 
@@ -376,6 +395,7 @@ void wards::leader_ended(ward& x, const siginfo_t& info, const rusage& usage) {
 // What follows when children of ours have come or gone.
 void wards::settle() {
   members_.look_at_orphans();
+  stop_late();
   const auto all = remaining_;
   for (const auto number : all) {
     auto& x = wards_.at(number);

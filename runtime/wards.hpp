@@ -59,6 +59,7 @@ struct ward {
   std::chrono::steady_clock::time_point unsure_until{};
   /// It got SIGKILL, and when that is given up.
   std::optional<std::chrono::steady_clock::time_point> killed_until;
+  int stop_signal = 0;  ///< the last one; 0: none was sent
   /// When its group had the stop signal, in ticks since the boot; 0: never.
   std::uint64_t group_stopped = 0;
   /// Processes that have had the stop signal, or SIGKILL, each by its start.
@@ -68,8 +69,8 @@ struct ward {
   template <class Archive>
   friend void transfer(Archive& a, ward& x) {
     a(x.number, x.key, x.life, x.pid, x.begun, x.ending_since, x.mark, x.cgroup,
-      x.now, x.told, x.unsure_until, x.killed_until, x.group_stopped, x.stopped,
-      x.killed);
+      x.now, x.told, x.unsure_until, x.killed_until, x.stop_signal,
+      x.group_stopped, x.stopped, x.killed);
     transfer_message(a, x.rest);
     transfer_message(a, x.end);
   }
@@ -175,6 +176,8 @@ private:
   void failed(std::uint64_t number, const os_fault& fault);
   ward* find_living(std::uint64_t number);
   void leader_ended(ward& x, const siginfo_t& info, const rusage& usage);
+  void stop_member(ward& x, const membership::member& y);
+  void stop_late();
   void settle();
   void kill_rest(ward& x);
   void remove_cgroup_of(ward& x);

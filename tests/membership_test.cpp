@@ -441,6 +441,11 @@ SCENARIO("a variable tells whose a process is, unless another user wrote it") {
   const auto foreign = start_marked(w, life_entry("other", 2));
   w.look();
   CHECK(w.of(2) == std::set<pid_t>{own});
+  const auto late = w.all.take_late();
+  REQUIRE(late.size() == 1);
+  CHECK(late.front().number == 2);
+  CHECK(late.front().who.pid == own);
+  CHECK(w.all.take_late().empty());
   CHECK(w.is_stray(ended));
   CHECK(w.is_stray(foreign));
   if (::geteuid() != 0) {

@@ -301,6 +301,8 @@ SCENARIO(
   const auto daemon = sleeping_child(box, only(box.guardians()), "1006");
   CHECK(box.pup({"stop", "app"}).code == 0);
   CHECK(wait_for_end(daemon, 0ms));
+  // Whose it is was found out after the stop signal, which it has had later.
+  CHECK_FALSE(contains(box.pup({"why", "app"}).out, "SIGKILL"));
   CHECK(box.end() == "");
 }
 
