@@ -652,6 +652,7 @@ private:
   }
 
   void keep(const std::string& name, unique_fd fd) {
+    const descriptors_reserved guard;
     const auto high = ::fcntl(fd.get(), F_DUPFD_CLOEXEC, first_held);
     held_[name] = high < 0 ? std::move(fd) : unique_fd{high};
   }

@@ -524,8 +524,10 @@ SCENARIO("a guardian without a free descriptor sees what is left of a life") {
   CHECK(contains(refused.err, "Too many open files"));
   const auto tree = pid_of(box, "tree");
   REQUIRE(::kill(tree, SIGKILL) == 0);
-  CHECK(wait_until(
-      [&] { return text_of(box.unit("tree").at("state")) == "stopping"; }));
+  const auto stopping = wait_until(
+      [&] { return text_of(box.unit("tree").at("state")) == "stopping"; });
+  INFO(box.pup({"why", "tree"}).out);
+  CHECK(stopping);
   CHECK(box.end() == "");
 }
 
