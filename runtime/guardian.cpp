@@ -449,10 +449,10 @@ private:
           number, x.key, x.life, x.pid,
           std::chrono::duration_cast<milliseconds>(now - x.begun).count(),
           x.mark, x.now == ward::phase::starts,
-          x.ending_since ? std::chrono::duration_cast<milliseconds>(
-                               now - *x.ending_since)
-                               .count()
-                         : -1});
+          x.ending_since
+              ? std::chrono::duration_cast<milliseconds>(now - *x.ending_since)
+                    .count()
+              : -1});
       if (x.now == ward::phase::ended)
         say(x.end);
       else if (x.told)
