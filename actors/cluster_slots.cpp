@@ -336,7 +336,7 @@ void cluster_state::expires(slot& x, const instance_expires& fact) {
   x.reason = fact.text;
   if (x.now == phase::draining)  // somebody wants it down
     return stop_instance(x);
-  x.leader_ended = self->clock().now();
+  x.leader_ended = self->clock().now() - fact.ago;
   if (std::exchange(x.now, phase::expiring) == phase::ready)
     publish();
 }

@@ -80,7 +80,9 @@ struct instance_state {
   bool was_ready = false;
   bool signal_due = false;  // the stop overtook the launch
   bool signals_begun = false;
-  bool late = false;    // stopping because it did not become ready
+  bool late = false;  // stopping because it did not become ready
+  // Of an adopted life: when an earlier supervisor has begun to end it.
+  std::optional<time_point> ending_since;
   std::string address;  // where its port accepts, once ready
   std::optional<health_record> health;
   std::string sick;     // why it is stopped although nobody asked for it
@@ -168,6 +170,8 @@ struct instance_state {
     const auto& life = *args.adopted;
     exec_done = true;
     has_pid = life.pid != 0;
+    if (life.ending)
+      ending_since = self->clock().now() - *life.ending;
     self->send(args.launcher, adopt{args.request},
                caf::actor_cast<instance_actor>(self));
     if (has_pid)
@@ -399,6 +403,8 @@ struct instance_state {
     if (!exec_done)  // preStart was under way
       return ended({ending::kind::not_launched, 0, 0,
                     "stopped before its process was started"});
+    if (ending_since)  // that had begun to wait for the end itself
+      return begin_signals();
     if (args.hooks.pre_stop.argv.empty() || !has_pid)
       return wait_grace();
     run(args.hooks.pre_stop, "preStop", {},
@@ -417,8 +423,8 @@ struct instance_state {
   void leader_ended(const process_leader_ended& fact) {
     if (now == phase::ended)
       return;
-    tell_parent(
-        instance_expires{args.slot, args.request.life, to_string(fact.how)});
+    tell_parent(instance_expires{args.slot, args.request.life,
+                                 to_string(fact.how), already_ending()});
     if (now == phase::stopping) {
       if (signals_begun)
         send_stop_signal();
@@ -429,11 +435,19 @@ struct instance_state {
     begin_signals();
   }
 
+  // The time that a life has to end in counts once, whoever stops it.
+  [[nodiscard]] std::chrono::milliseconds already_ending() const {
+    return ending_since ? std::chrono::duration_cast<std::chrono::milliseconds>(
+               self->clock().now() - *ending_since)
+                        : std::chrono::milliseconds{0};
+  }
+
   // A signal needs a pid, but the kill deadline runs without one: a launch that
   // waits for the end of its predecessor must not wait for ever.
   void begin_signals() {
     signals_begun = true;
-    arm(args.stop_timeout, instance_deadline::kill);
+    arm(std::max(args.stop_timeout - already_ending(), {}),
+        instance_deadline::kill);
     if (has_pid)
       send_stop_signal();
     else

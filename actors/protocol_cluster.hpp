@@ -48,6 +48,8 @@ struct instance_expires {
   std::uint32_t slot = 0;
   std::uint64_t life = 0;
   std::string text;
+  /// So much of its time is over, under an earlier supervisor.
+  std::chrono::milliseconds ago{0};
 };
 /// instance -> cluster: what its process says of itself.
 struct instance_said {

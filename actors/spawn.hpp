@@ -34,6 +34,8 @@ struct adopted_life {
   bool ready = false;
   bool stopping = false;
   std::string address;  ///< once ready
+  /// How long ago it was first told to stop, or its leader ended.
+  std::optional<std::chrono::milliseconds> ending{};
 };
 
 /// What an instance is told about itself.

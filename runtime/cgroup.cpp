@@ -5,6 +5,7 @@
 #include "pup/runtime/text_file.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <charconv>
 #include <optional>
@@ -14,6 +15,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 namespace pup {
@@ -83,6 +85,33 @@ std::string words_for(int code) {
   return std::system_category().message(code);
 }
 
+// With a pid: others may share the group above.
+std::string room_of(pid_t root) {
+  return "/pup-" + std::to_string(root);
+}
+
+// A predecessor may have moved all of us already.
+std::string without_room(std::string folder, pid_t root) {
+  if (const auto room = room_of(root); folder.ends_with(room))
+    folder.resize(folder.size() - room.size());
+  return folder;
+}
+
+std::string own_cgroup_by_now() {
+  return own_cgroup(text_at("/proc/self/cgroup"),
+                    text_at("/proc/self/mountinfo"));
+}
+
+// Delegate=yes of its unit.
+bool is_delegated(const std::string& folder) {
+  std::array<char, 8> value{};
+  for (const auto* name : {"trusted.delegate", "user.delegate"})
+    if (::getxattr(folder.c_str(), name, value.data(), value.size()) == 1
+        && value[0] == '1')
+      return true;
+  return false;
+}
+
 }  // namespace
 
 std::string own_cgroup(std::string_view self, std::string_view mounts) {
@@ -121,25 +150,26 @@ std::string cpu_max(std::uint32_t percent) {
          + std::to_string(period_us);
 }
 
-cgroup_tree::cgroup_tree(pid_t root)
-    : cgroup_tree(root, own_cgroup(text_at("/proc/self/cgroup"),
-                                   text_at("/proc/self/mountinfo"))) {}
+std::string cgroup_for_lives(pid_t root) {
+  auto folder = without_room(own_cgroup_by_now(), root);
+  if (folder.empty() || ::access(folder.c_str(), W_OK) != 0)
+    return {};
+  const auto systemd = ::access("/run/systemd/system", F_OK) == 0;
+  return systemd && !is_delegated(folder) ? std::string{} : folder;
+}
+
+cgroup_tree::cgroup_tree(pid_t root) : cgroup_tree(root, own_cgroup_by_now()) {}
 
 cgroup_tree::cgroup_tree(pid_t root, std::string folder)
-    : root_(root), folder_(std::move(folder)) {
-  // A predecessor has moved all of us already.
-  if (const auto room = room_name(); folder_.ends_with(room))
-    folder_.resize(folder_.size() - room.size());
-}
+    : root_(root), folder_(without_room(std::move(folder), root)) {}
 
 cgroup_tree::~cgroup_tree() {
   for (const auto& id : ids_)
     ::rmdir(folder_of(id).c_str());
 }
 
-// With a pid: others may share the group above.
 std::string cgroup_tree::room_name() const {
-  return "/pup-" + std::to_string(root_);
+  return room_of(root_);
 }
 
 std::string cgroup_tree::folder_of(const std::string& id) const {

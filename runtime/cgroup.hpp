@@ -28,6 +28,11 @@ std::string own_cgroup(std::string_view self, std::string_view mounts);
 /// One line of "cpu.max" for this share of processors.
 std::string cpu_max(std::uint32_t percent);
 
+/// Where groups of lives may be made (life_cgroup.hpp): the group that this
+/// process is in, or was in before the children of `root` were moved out of it.
+/// Empty: none, or it belongs to systemd, which has not delegated it.
+std::string cgroup_for_lives(pid_t root);
+
 /// The groups of one supervisor. One thread.
 class cgroup_tree {
 public:

@@ -13,6 +13,7 @@
 #include <cassert>
 #include <csignal>
 #include <filesystem>
+#include <set>
 #include <unordered_map>
 #include <utility>
 
@@ -22,8 +23,10 @@ namespace {
 
 namespace asio = boost::asio;
 
+constexpr const char* readiness_prefix = "ready/";
+
 std::string readiness_name(const std::string& key, std::uint64_t life) {
-  return "ready/" + key + '/' + std::to_string(life);
+  return readiness_prefix + key + '/' + std::to_string(life);
 }
 
 readiness_request readiness_of(const launch_request& x) {
@@ -70,6 +73,8 @@ public:
   void launch(const std::string& key, std::uint64_t life,
               launch_request request);
   void adopt(life_adoption x);
+  void release_all_but(const std::vector<inherited_process>& known,
+                       std::map<std::string, unique_fd>& kept);
   void mark(const std::string& key, std::uint64_t life, const life_mark& x);
   void done(const std::string& key, std::uint64_t life);
   std::optional<os_fault> signal(const std::string& key, std::uint64_t life,
@@ -110,7 +115,13 @@ private:
 
   struct slot {
     process_ptr current;
+    // Abandoned, while somebody else is the current one already.
+    std::vector<process_ptr> former;
     std::optional<waiting_life> next;
+
+    [[nodiscard]] bool has_processes() const {
+      return current || !former.empty();
+    }
   };
 
   // An ended life whose end is still to be acted upon.
@@ -132,6 +143,8 @@ private:
   std::string enter_cgroup(process& p, const cgroup_limits& limits);
   void give_back(const process& p);
   void own(const process_ptr& p);
+  process_ptr own_inherited(const process_ptr& p);
+  void go_on(const process_ptr& p, const life_mark& mark);
   void leave(const process_ptr& p);
   void disown(process& p);
 
@@ -172,10 +185,10 @@ void children::impl::launch(const std::string& key, std::uint64_t life,
       || (s.next && life <= s.next->life))
     return;
   s.next = waiting_life{life, std::move(request)};
-  if (s.current) {
-    disown(*s.current);  // ended() begins the next life
-    return;
-  }
+  if (s.current)
+    disown(*s.current);
+  if (s.has_processes())
+    return;  // ended() begins the next life
   // Later: events never come from within a command.
   asio::post(loop_, [weak = weak_from_this(), key] {
     if (const auto self = weak.lock())
@@ -272,7 +285,8 @@ bool children::impl::drop_waiting(const std::string& key, std::uint64_t life) {
 
 void children::impl::forget_if_empty(const std::string& key) {
   const auto found = slots_.find(key);
-  if (found != slots_.end() && !found->second.current && !found->second.next)
+  if (found != slots_.end() && !found->second.has_processes()
+      && !found->second.next)
     slots_.erase(found);
 }
 
@@ -283,8 +297,10 @@ void children::impl::own(const process_ptr& p) {
 
 void children::impl::leave(const process_ptr& p) {
   auto& s = slots_.at(p->key);
-  assert(s.current == p);
-  s.current.reset();
+  if (s.current == p)
+    s.current.reset();
+  else
+    std::erase(s.former, p);
   by_number_.erase(p->number);
   parent_->release(readiness_name(p->key, p->life));
   give_back(*p);
@@ -330,7 +346,8 @@ void children::impl::give_back(const process& p) {
 
 void children::impl::begin_next(const std::string& key) {
   const auto found = slots_.find(key);
-  if (found == slots_.end() || found->second.current || !found->second.next)
+  if (found == slots_.end() || found->second.has_processes()
+      || !found->second.next)
     return;  // abandoned or cancelled meanwhile
   const auto [life, request] = *std::exchange(found->second.next, std::nullopt);
   // What is told of an earlier life has been acted upon: here is the next.
@@ -394,14 +411,9 @@ std::variant<children::impl::process_ptr, launch_fault> children::impl::start(
 
 void children::impl::adopt(life_adoption x) {
   auto& from = x.process;
-  auto& s = slots_[from.key];
-  if (s.current || s.next) {
-    static_cast<void>(parent_->signal(from.number, SIGKILL));
-    return parent_->forget(from.number);
-  }
   unique_fd input;
-  const auto name = readiness_name(from.key, from.life);
-  if (auto kept = x.kept.extract(name); !kept.empty())
+  if (auto kept = x.kept.extract(readiness_name(from.key, from.life));
+      !kept.empty())
     input = std::move(kept.mapped());
   auto p = std::make_shared<process>();
   p->key = from.key;
@@ -411,14 +423,36 @@ void children::impl::adopt(life_adoption x) {
   p->ready.emplace(
       readiness::adopt(loop_, readiness_of(x.request), std::move(input)));
   use(*p, x.request);
-  own(p);
-  if (from.launching)
-    return parent_->adopt(std::move(from));
+  const auto unwanted = own_inherited(p);
+  if (!from.launching) {
+    p->pid = from.pid;
+    go_on(p, life_mark_of(from.mark));
+  }
+  // Before that is told of it, the spawner signals nobody.
+  parent_->adopt(std::move(from));
+  if (unwanted)
+    disown(*unwanted);
+}
+
+/// The latest life of a key is the current one. The other of two, none: there
+/// are not two.
+children::impl::process_ptr children::impl::own_inherited(
+    const process_ptr& p) {
+  by_number_[p->number] = p;
+  auto& s = slots_[p->key];
+  if (s.next || (s.current && p->life <= s.current->life))
+    return s.former.emplace_back(p);
+  const auto before = std::exchange(s.current, p);
+  if (before)
+    s.former.push_back(before);
+  return before;
+}
+
+// Told before its end, which the spawner may know already.
+void children::impl::go_on(const process_ptr& p, const life_mark& mark) {
   std::optional<std::string> known;
-  if (const auto mark = life_mark_of(from.mark); mark.ready)
+  if (mark.ready)
     known = mark.address;
-  p->pid = from.pid;
-  // Before its end, which the spawner may know already.
   asio::post(loop_,
              [weak = weak_from_this(), w = std::weak_ptr<process>{p}, known] {
                const auto self = weak.lock();
@@ -429,7 +463,23 @@ void children::impl::adopt(life_adoption x) {
                if (!alive->abandoned)
                  self->await_ready(alive, known);
              });
-  parent_->adopt(std::move(from));
+}
+
+void children::impl::release_all_but(
+    const std::vector<inherited_process>& known,
+    std::map<std::string, unique_fd>& kept) {
+  std::set<std::string> wanted;
+  for (const auto& x : known)
+    wanted.insert(readiness_name(x.key, x.life));
+  for (auto i = kept.lower_bound(readiness_prefix);
+       i != kept.end() && i->first.starts_with(readiness_prefix);) {
+    if (wanted.count(i->first) == 0) {
+      parent_->release(i->first);
+      i = kept.erase(i);
+    } else {
+      ++i;
+    }
+  }
 }
 
 void children::impl::started(const process_ptr& p, pid_t pid) {
@@ -449,7 +499,8 @@ void children::impl::started(const process_ptr& p, pid_t pid) {
 
 void children::impl::failed(const process_ptr& p, const launch_fault& fault) {
   leave(p);
-  const auto next = slots_.at(p->key).next.has_value();
+  const auto& s = slots_.at(p->key);
+  const auto next = s.next && !s.has_processes();
   forget_if_empty(p->key);
   if (!p->abandoned)
     events_.failed(p->key, p->life, fault);
@@ -495,7 +546,9 @@ void children::impl::ended(const process_ptr& p, const burial& end) {
   p->ready->stop();
   leave(p);
   auto& s = slots_.at(p->key);
-  const auto next_life = s.next ? std::optional{s.next->life} : std::nullopt;
+  const auto next_life = s.next && !(end.gone && s.has_processes())
+                             ? std::optional{s.next->life}
+                             : std::nullopt;
   if (next_life && !end.gone)
     s.next.reset();
   forget_if_empty(p->key);
@@ -516,9 +569,12 @@ void children::impl::ended(const process_ptr& p, const burial& end) {
 
 void children::impl::end_all() {
   parent_->end_all();
-  for (const auto& [key, s] : slots_)
+  for (const auto& [key, s] : slots_) {
     if (s.current)
       give_back(*s.current);
+    for (const auto& x : s.former)
+      give_back(*x);
+  }
   slots_.clear();
 }
 
@@ -543,6 +599,11 @@ void children::launch(const std::string& key, std::uint64_t life,
 
 void children::adopt(life_adoption x) {
   impl_->adopt(std::move(x));
+}
+
+void children::release_all_but(const std::vector<inherited_process>& known,
+                               std::map<std::string, unique_fd>& kept) {
+  impl_->release_all_but(known, kept);
 }
 
 void children::mark(const std::string& key, std::uint64_t life,

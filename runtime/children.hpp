@@ -178,8 +178,15 @@ public:
               launch_request request);
 
   /// Goes on with a life: the events come from `launched` on, as far as it has
-  /// got. As launch() when there is one of `key` already.
+  /// got. Of two lives of a key the later one goes on, the other is abandoned;
+  /// so is one that comes when a next life waits.
   void adopt(life_adoption x);
+
+  /// Before the first adoption. Gives back what earlier supervisors have kept
+  /// for lives that are none of `known`: of a start that has failed while there
+  /// was no supervisor nobody hears. What is given back is taken out of `kept`.
+  void release_all_but(const std::vector<inherited_process>& known,
+                       std::map<std::string, unique_fd>& kept);
 
   /// How far a life has got, for a successor.
   void mark(const std::string& key, std::uint64_t life, const life_mark& x);

@@ -104,8 +104,10 @@ process_table::process_table(boost::asio::io_context& loop,
               }),
       children_(loop, std::move(options.environment), events(),
                 std::move(options.parent)) {
-  if (inherited_)
-    drain_the_dead();
+  if (!inherited_)
+    return;
+  drain_the_dead();
+  children_.release_all_but(inherited_->processes, inherited_->held);
 }
 
 void process_table::launch(pup::launch request, weak<instance_actor> to) {

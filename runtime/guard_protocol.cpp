@@ -25,7 +25,8 @@ auto fields(auto&& f, auto& x, const welcome*) {
            x.refusal);
 }
 auto fields(auto&& f, auto& x, const inherited*) {
-  return f(x.number, x.key, x.life, x.pid, x.age_ms, x.mark, x.launching);
+  return f(x.number, x.key, x.life, x.pid, x.age_ms, x.mark, x.launching,
+           x.ending_ms);
 }
 auto fields(auto&& f, auto& x, const held*) { return f(x.what); }
 auto fields(auto&& f, auto& x, const noted*) { return f(x.name, x.bytes); }

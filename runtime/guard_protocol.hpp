@@ -122,6 +122,8 @@ struct inherited {
   std::string mark;
   /// Its program is not executed yet: `started` or `start_failed` follows.
   bool launching = false;
+  /// Since the first `stop`, or the end of its leader; -1: neither was yet.
+  std::int64_t ending_ms = -1;
 };
 
 struct held {

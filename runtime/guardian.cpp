@@ -79,7 +79,7 @@ constexpr std::chrono::seconds starts_timeout{1};
 // For the look of that guardian at what it gets.
 constexpr std::chrono::seconds examination_timeout{10};
 // Of what a successor gets. Grows with each change of it.
-constexpr std::uint32_t state_version = 1;
+constexpr std::uint32_t state_version = 2;
 // For what is left at the very end.
 constexpr std::chrono::seconds end_timeout{5};
 
@@ -459,7 +459,11 @@ private:
       say(guard::inherited{
           number, x.key, x.life, x.pid,
           std::chrono::duration_cast<milliseconds>(now - x.begun).count(),
-          x.mark, x.now == ward::phase::starts});
+          x.mark, x.now == ward::phase::starts,
+          x.ending_since
+              ? std::chrono::duration_cast<milliseconds>(now - *x.ending_since)
+                    .count()
+              : -1});
       if (x.now == ward::phase::ended)
         say(x.end);
       else if (x.told)
@@ -659,6 +663,7 @@ private:
   }
 
   void keep(const std::string& name, unique_fd fd) {
+    const descriptors_reserved guard;
     const auto high = ::fcntl(fd.get(), F_DUPFD_CLOEXEC, first_held);
     held_[name] = high < 0 ? std::move(fd) : unique_fd{high};
   }

@@ -1,6 +1,8 @@
 #include "pup/runtime/guardian_link.hpp"
 
+#include "pup/runtime/cgroup.hpp"
 #include "pup/runtime/descendants.hpp"
+#include "pup/runtime/life_cgroup.hpp"
 #include "pup/runtime/pidfd.hpp"
 
 #include <boost/asio/io_context.hpp>
@@ -155,6 +157,7 @@ private:
   pid_t guardian_ = 0;
   inheritance inherited_;
   std::string scope_;
+  std::string cgroups_;  // where lives may have one; empty: nowhere
   std::function<void()> lost_;
 
   // Of what follows, for the length of a system call.
@@ -205,6 +208,8 @@ std::string link::shake_hands() {
       guardian_ = hello->guardian;
       scope_ = std::to_string(guardian_) + '.'
                + std::to_string(start_ticks(guardian_));
+      cgroups_ = cgroup_for_lives(guardian_);
+      remove_former_life_cgroups(cgroups_);
       last_number_ = hello->last_number;
       inherited_.predecessors = hello->predecessors;
       inherited_.last_end = hello->last_end;
@@ -224,10 +229,12 @@ bool link::keep(guard::message&& x, guard::packet& from) {
   } else if (auto* noted = std::get_if<guard::noted>(&x)) {
     inherited_.notes[noted->name] = std::move(noted->bytes);
   } else if (auto* y = std::get_if<guard::inherited>(&x)) {
-    inherited_.processes.push_back({y->number, std::move(y->key), y->life,
-                                    y->pid, milliseconds{y->age_ms},
-                                    std::move(y->mark), unique_fd{},
-                                    y->launching, std::nullopt, std::nullopt});
+    inherited_.processes.push_back(
+        {y->number, std::move(y->key), y->life, y->pid, milliseconds{y->age_ms},
+         std::move(y->mark), unique_fd{}, y->launching, std::nullopt,
+         std::nullopt, std::nullopt});
+    if (y->ending_ms >= 0)
+      inherited_.processes.back().ending = milliseconds{y->ending_ms};
   } else if (const auto* first = std::get_if<guard::leader_ended>(&x)) {
     for (auto& z : inherited_.processes)
       if (z.number == first->number)
@@ -488,6 +495,10 @@ std::uint64_t link::start(const start_order& order) {
     return x.starts_with(life_variable);
   });
   wanted.request.environment.push_back(life_entry(scope_, number));
+  // Who may not write there cannot leave the group that the guardian makes.
+  if (const auto& who = order.request.attributes.run_as;
+      who && who->uid != ::geteuid() && wanted.request.cgroup_folder.empty())
+    wanted.request.cgroup_folder = cgroups_;
   for (const auto& x : order.keep)
     wanted.hold.push_back({x.name, {x.fd}});
   lives_.emplace(number, life{});
@@ -581,8 +592,10 @@ void link::adopt(inherited_process x) {
 
 // The guardian tells when nothing is left; the loop does not listen meanwhile.
 void link::end_all() {
-  if (orphans_)
-    return orphans_->end_all();
+  if (orphans_) {
+    orphans_->end_all();
+    return end_life_cgroups(cgroups_, scope_, clock::now() + end_timeout);
+  }
   events_ = {};
   lost_ = nullptr;
   for (const auto& [number, x] : lives_)
@@ -598,8 +611,10 @@ void link::end_all() {
       event.events |= POLLOUT;
     ::poll(&event, 1, static_cast<int>(left.count()));
   }
-  if (orphans_)
+  if (orphans_) {
     orphans_->end_all();
+    end_life_cgroups(cgroups_, scope_, clock::now() + end_timeout);
+  }
   lives_.clear();
 }
 

@@ -525,7 +525,7 @@ private:
       const auto mark = life_mark_of(x.mark);
       lives_[owner->first].push_back({owner->second, x.life, x.pid, x.age,
                                       mark.ready && !mark.stopping,
-                                      mark.stopping, mark.address});
+                                      mark.stopping, mark.address, x.ending});
     }
   }
 

@@ -1,12 +1,15 @@
 #include "pup/runtime/membership.hpp"
 
 #include "pup/runtime/descendants.hpp"
+#include "pup/runtime/life_cgroup.hpp"
 #include "pup/runtime/proc_file.hpp"
 
 #include <algorithm>
 #include <array>
 #include <csignal>
+#include <functional>
 #include <string_view>
+#include <unordered_set>
 #include <utility>
 
 #include <fcntl.h>
@@ -37,9 +40,20 @@ std::string cgroup_of(pid_t pid) {
   return text.substr(begin, text.find('\n', begin) - begin);
 }
 
+// In it, or in a group that was made within.
+bool is_in(std::string_view group, const std::string& folder) {
+  while (group.size() > 1) {
+    if (folder.ends_with(group))
+      return true;
+    group = group.substr(0, group.rfind('/'));
+  }
+  return false;
+}
+
 // In a helper process. It holds nothing of this one that somebody may wait for
 // the end of. There is nothing in an environment during an exec.
-[[noreturn]] void answer_and_exit(pid_t pid, int to, const std::string& scope) {
+[[noreturn]] void answer_and_exit(const std::string& processes, pid_t pid,
+                                  int to, const std::string& scope) {
   constexpr int most_tries = 100;  // of a millisecond each
   constexpr int out = 3;
   ::dup2(to, out);
@@ -49,7 +63,7 @@ std::string cgroup_of(pid_t pid) {
     for (int fd = out + 1; fd < static_cast<int>(limit.rlim_cur); ++fd)
       ::close(fd);
   }
-  const auto path = "/proc/" + std::to_string(pid) + "/environ";
+  const auto path = processes + '/' + std::to_string(pid) + "/environ";
   auto text = read_proc_file(path);
   for (int i = 0; i < most_tries && text.empty(); ++i) {
     const auto now = stat_of(pid);
@@ -117,6 +131,8 @@ void membership::about_to_reap(pid_t pid) {
 bool membership::reaped(pid_t pid) {
   apart_.erase(pid);
   known_.erase(pid);
+  if (given_up_.erase(pid) != 0)
+    return true;
   const auto i = questions_.find(pid);
   if (i == questions_.end())
     return false;
@@ -126,6 +142,7 @@ bool membership::reaped(pid_t pid) {
   if (::read(asked.answer.get(), &number, sizeof(number)) != sizeof(number))
     number = 0;
   answered(asked, number);
+  ask_next();
   return true;
 }
 
@@ -135,7 +152,8 @@ std::vector<pid_t> membership::orphans_by_now() const {
   auto result = own_children();
   std::erase_if(result, [this](pid_t x) {
     return leaders_.count(x) != 0 || apart_.count(x) != 0
-           || questions_.count(x) != 0 || apart_.count(::getsid(x)) != 0;
+           || questions_.count(x) != 0 || given_up_.count(x) != 0
+           || apart_.count(::getsid(x)) != 0;
   });
   return result;
 }
@@ -169,11 +187,11 @@ void membership::meet(pid_t pid) {
     return claim_tree(pid, i->second.number);
   }
   known_[pid] = {now->started, 0, true, false, {}};
-  auto number = by_session(pid, now->started);
+  auto number = by_cgroup(pid);
+  if (number == 0)
+    number = by_session(pid, now->started);
   if (number == 0)
     number = by_pipe(pid);
-  if (number == 0)
-    number = by_cgroup(pid);
   if (number != 0)
     claim_tree(pid, number);
   else
@@ -220,6 +238,9 @@ void membership::look_below(std::uint64_t number) {
       leader != leaders_.end() && leader->second == number)
     for (const auto x : descendants_of(life->second.leader))
       claim(x, number);
+  if (life->second.has_own_cgroup)
+    for (const auto x : members_of_cgroup(life->second.cgroup_folder))
+      claim(x, number);
 }
 
 void membership::keep_session(std::uint64_t number, pid_t id) {
@@ -228,6 +249,43 @@ void membership::keep_session(std::uint64_t number, pid_t id) {
   auto& x = sessions_[id];
   if (!x.leads)
     x = {number, ticks_since_boot(), false};
+  if (sessions_.size() > leaders_.size() + most_sessions_)
+    forget_sessions();
+}
+
+// Half of what may be kept, so that it is seldom looked for.
+void membership::forget_sessions() {
+  std::unordered_set<pid_t> inhabited;
+  for (const auto pid : all_processes())
+    inhabited.insert(::getsid(pid));
+  using entry = std::pair<std::uint64_t, pid_t>;  // seen, session
+  std::map<std::uint64_t, std::vector<entry>> of_lives;
+  std::size_t count = 0;
+  for (auto i = sessions_.begin(); i != sessions_.end();) {
+    const auto& [id, x] = *i;
+    if (!x.leads && inhabited.count(id) == 0) {
+      i = sessions_.erase(i);
+      continue;
+    }
+    if (!x.leads) {
+      of_lives[x.number].emplace_back(x.seen, id);
+      ++count;
+    }
+    ++i;
+  }
+  while (count > most_sessions_ / 2) {
+    auto& most = std::max_element(of_lives.begin(), of_lives.end(),
+                                  [](const auto& a, const auto& b) {
+                                    return a.second.size() < b.second.size();
+                                  })
+                     ->second;
+    std::sort(most.begin(), most.end(), std::greater{});
+    const auto kept = most.size() / 2;
+    for (auto i = kept; i < most.size(); ++i)
+      sessions_.erase(most[i].second);
+    count -= most.size() - kept;
+    most.resize(kept);
+  }
 }
 
 // -- whose it is --------------------------------------------------------------
@@ -265,7 +323,7 @@ std::uint64_t membership::by_cgroup(pid_t pid) const {
       continue;
     if (folder.empty())
       folder = cgroup_of(pid);
-    if (folder.size() > 1 && x.cgroup_folder.ends_with(folder))
+    if (is_in(folder, x.cgroup_folder))
       owners.push_back(number);
   }
   return owners.size() == 1 ? owners.front() : 0;
@@ -306,21 +364,41 @@ std::vector<std::uint64_t> membership::owners_by_variable(
 }
 
 void membership::ask(pid_t pid) {
+  auto& x = known_.at(pid);
+  x.asked = true;
+  x.candidates = possible_owners(pid);
+  to_ask_.push_back({pid, x.started});
+  ask_next();
+}
+
+void membership::ask_next() {
+  while (!to_ask_.empty() && questions_.size() < bounds::questions) {
+    const auto [pid, started] = to_ask_.front();
+    to_ask_.pop_front();
+    const auto i = known_.find(pid);
+    if (i == known_.end() || i->second.started != started || !i->second.asked
+        || put_question(pid))
+      continue;
+    i->second.asked = false;
+    judge_by_elimination(pid);
+  }
+}
+
+bool membership::put_question(pid_t pid) {
   std::array<int, 2> ends{};
-  if (::pipe2(ends.data(), O_CLOEXEC | O_NONBLOCK) != 0)
-    return judge_by_elimination(pid);
+  if (given_up_.size() >= bounds::questions
+      || ::pipe2(ends.data(), O_CLOEXEC | O_NONBLOCK) != 0)
+    return false;
   unique_fd reading{ends[0]};
   const unique_fd writing{ends[1]};
   const auto helper = ::fork();
   if (helper < 0)
-    return judge_by_elimination(pid);
+    return false;
   if (helper == 0)
-    answer_and_exit(pid, writing.get(), scope_);
-  auto& x = known_.at(pid);
-  x.asked = true;
-  x.candidates = possible_owners(pid);
-  questions_[helper] = {pid, x.started, std::move(reading),
+    answer_and_exit(processes_, pid, writing.get(), scope_);
+  questions_[helper] = {pid, known_.at(pid).started, std::move(reading),
                         clock::now() + patience};
+  return true;
 }
 
 void membership::answered(const question& x, std::uint64_t number) {
@@ -331,7 +409,7 @@ void membership::answered(const question& x, std::uint64_t number) {
   i->second.candidates.clear();
   auto owners = owners_by_variable(x.orphan, number);
   if (owners.size() == 1)
-    claim_tree(x.orphan, owners.front());
+    claim_late(x.orphan, owners.front());
   else if (!owners.empty() || (number != 0 && lives_.count(number) == 0))
     become_stray(i->second, std::move(owners));  // or of one that has ended
   else
@@ -344,9 +422,18 @@ void membership::judge_by_elimination(pid_t pid) {
   const auto alone =
       owners.size() == 1 && (!first_stray_ || x.started < *first_stray_);
   if (alone && ::getpid() != 1)
-    claim_tree(pid, owners.front());
+    claim_late(pid, owners.front());
   else
     become_stray(x, std::move(owners));
+}
+
+void membership::claim_late(pid_t pid, std::uint64_t number) {
+  late_.push_back({number, {pid, known_.at(pid).started}});
+  claim_tree(pid, number);
+}
+
+std::vector<membership::late_member> membership::take_late() {
+  return std::exchange(late_, {});
 }
 
 void membership::become_stray(process& x,
@@ -366,14 +453,24 @@ std::optional<membership::clock::time_point> membership::deadline() const {
   return result;
 }
 
-// Its end follows, which brings no answer.
+// A helper that waits for a page which a file system does not deliver does not
+// even die of SIGKILL.
 void membership::on_time() {
   const auto now = clock::now();
-  for (auto& [helper, x] : questions_)
-    if (x.deadline <= now) {
-      ::kill(helper, SIGKILL);
-      x.deadline = now + patience;
+  std::vector<question> late;
+  for (auto i = questions_.begin(); i != questions_.end();) {
+    if (i->second.deadline > now) {
+      ++i;
+      continue;
     }
+    ::kill(i->first, SIGKILL);
+    given_up_.insert(i->first);
+    late.push_back(std::move(i->second));
+    i = questions_.erase(i);
+  }
+  for (const auto& x : late)
+    answered(x, 0);
+  ask_next();
 }
 
 void membership::close_questions() {
@@ -382,7 +479,12 @@ void membership::close_questions() {
     apart_.insert(helper);
     known_.erase(x.orphan);
   }
+  for (const auto& x : to_ask_)
+    known_.erase(x.pid);
   questions_.clear();
+  to_ask_.clear();
+  apart_.merge(given_up_);
+  given_up_.clear();
 }
 
 bool membership::has_left(std::uint64_t number, bool unsure) const {

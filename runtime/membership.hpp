@@ -9,13 +9,13 @@
 //
 //   1. having been seen below the leader, or below another orphan of the life,
 //      by pid and start time;
-//   2. its session: the leader's, or one in which the life was seen;
-//   3. a pipe that only this life was given, on its descriptors 1 and 2;
-//   4. a cgroup that only this life is in;
+//   2. a cgroup that only this life is in;
+//   3. its session: the leader's, or one in which the life was seen;
+//   4. a pipe that only this life was given, on its descriptors 1 and 2;
 //   5. the variable that each process of a life inherits (descendants.hpp), if
 //      its user is one that the life can have. That is memory of the program:
 //      it may forge it, erase it, and make its reader wait; a helper process
-//      reads it, for a second at most;
+//      reads it. After a second it is given up, whether it dies of that or not;
 //   6. being all that the life can have left behind: no other life existed that
 //      could have.
 //
@@ -30,7 +30,9 @@
 #include "pup/runtime/fd.hpp"
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <optional>
 #include <set>
@@ -42,6 +44,16 @@
 
 namespace pup {
 
+namespace bounds {
+/// Sessions that lives have made which are remembered. Beyond it those are
+/// forgotten in which nobody is any more, then the oldest of the life that has
+/// the most.
+inline constexpr std::size_t made_sessions = 4096;
+/// Orphans that are asked at once; the others wait for their turn. When so many
+/// helpers do not even die of SIGKILL nobody is asked any more.
+inline constexpr std::size_t questions = 64;
+}  // namespace bounds
+
 /// How the processes of a life are known.
 struct life_traits {
   pid_t leader = 0;  ///< 0: it is being started
@@ -52,10 +64,12 @@ struct life_traits {
   std::optional<uid_t> user{};
   std::vector<std::uint64_t> pipes{};  ///< inodes
   std::string cgroup_folder{};         ///< empty: none
+  /// No other life is ever in that (life_cgroup.hpp).
+  bool has_own_cgroup = false;
 
   template <class Archive>
   friend void transfer(Archive& a, life_traits& x) {
-    a(x.leader, x.started, x.user, x.pipes, x.cgroup_folder);
+    a(x.leader, x.started, x.user, x.pipes, x.cgroup_folder, x.has_own_cgroup);
   }
 };
 
@@ -67,6 +81,11 @@ public:
 
   /// For how long the variable of an orphan is waited for.
   static constexpr std::chrono::seconds patience{1};
+
+  /// `processes`: where PID/environ is read; everything else is asked of /proc.
+  explicit membership(std::size_t most_sessions = bounds::made_sessions,
+                      std::string processes = "/proc")
+      : most_sessions_(most_sessions), processes_(std::move(processes)) {}
 
   /// Of life_entry().
   void set_scope(std::string scope) {
@@ -103,6 +122,14 @@ public:
   /// As the last looks have found them, without the leader.
   [[nodiscard]] std::vector<member> of(std::uint64_t number) const;
 
+  struct late_member {
+    std::uint64_t number = 0;
+    member who;
+  };
+  /// Orphans that were asked first, since the last call: what was sent to the
+  /// members meanwhile has not reached them.
+  std::vector<late_member> take_late();
+
   /// Strays that this life may have left: "pid 4711 (sleep)" each.
   [[nodiscard]] std::vector<std::string> strays_of(std::uint64_t number) const;
   [[nodiscard]] std::vector<std::string> strays() const;
@@ -110,6 +137,11 @@ public:
   /// When on_time() is due.
   [[nodiscard]] std::optional<clock::time_point> deadline() const;
   void on_time();
+
+  /// Sessions that are remembered, those of leaders among them.
+  [[nodiscard]] std::size_t sessions() const noexcept {
+    return sessions_.size();
+  }
 
   /// Gives up questions: a successor of this program asks them again. Before
   /// transfer() to it.
@@ -158,16 +190,22 @@ private:
   std::uint64_t by_pipe(pid_t pid) const;
   std::uint64_t by_cgroup(pid_t pid) const;
   void ask(pid_t pid);
+  void ask_next();
+  bool put_question(pid_t pid);
   void answered(const question& x, std::uint64_t number);
   void judge_by_elimination(pid_t pid);
   std::vector<std::uint64_t> possible_owners(pid_t pid) const;
   std::vector<std::uint64_t> owners_by_variable(pid_t pid,
                                                 std::uint64_t number) const;
   void keep_session(std::uint64_t number, pid_t id);
+  void forget_sessions();
   void leader_ended(std::uint64_t number);
 
+  void claim_late(pid_t pid, std::uint64_t number);
   void become_stray(process& x, std::vector<std::uint64_t> candidates);
 
+  std::size_t most_sessions_;
+  std::string processes_;
   std::string scope_;
   // What began later than the first stray may have come from one.
   std::optional<std::uint64_t> first_stray_;
@@ -177,6 +215,9 @@ private:
   std::unordered_map<pid_t, process> known_;
   std::unordered_map<pid_t, session> sessions_;
   std::map<pid_t, question> questions_;  // by helper
+  std::deque<member> to_ask_;
+  std::vector<late_member> late_;
+  std::set<pid_t> given_up_;  // helpers that had SIGKILL
 };
 
 }  // namespace pup

@@ -75,7 +75,8 @@ struct spawn_request {
   /// stdout_fd and stderr_fd are given to the user, or programs that open
   /// /dev/stdout would be refused.
   process_attributes attributes{};
-  /// Folder of a cgroup (version 2) that the child enters. Empty: it stays.
+  /// Folder of a cgroup (version 2) that the child enters, or begins in if it
+  /// becomes another user and the kernel can do that. Empty: it stays.
   std::string cgroup_folder{};
   /// Executed in the place of argv[0]. Empty: that is looked up.
   std::string program{};

@@ -94,6 +94,8 @@ struct inherited_process {
   // What has happened meanwhile.
   std::optional<leader_end> leader_ended{};
   std::optional<burial> end{};
+  /// How long ago it was first told to stop, or its leader ended.
+  std::optional<std::chrono::milliseconds> ending{};
 };
 
 /// A descriptor that should outlive the supervisor; borrowed.

@@ -1,6 +1,7 @@
 #include "pup/runtime/wards.hpp"
 
 #include "pup/runtime/descendants.hpp"
+#include "pup/runtime/life_cgroup.hpp"
 #include "pup/runtime/spawner.hpp"
 
 #include <algorithm>
@@ -64,7 +65,19 @@ std::string scope_in(const std::vector<std::string>& environment) {
   return {};
 }
 
-life_traits traits_of(const spawn_request& request) {
+// The group that a request names holds its limits, or is where one of its own
+// may be made.
+std::string give_own_cgroup(spawn_request& request, std::uint64_t number) {
+  if (request.cgroup_folder.empty() || request.attributes.cgroup.any())
+    return {};
+  request.cgroup_folder =
+      can_begin_in_cgroup() ? make_life_cgroup(
+          request.cgroup_folder, scope_in(request.environment), number)
+                            : std::string{};
+  return request.cgroup_folder;
+}
+
+life_traits traits_of(const spawn_request& request, bool has_own_cgroup) {
   life_traits result;
   result.started = ticks_since_boot();
   if (const auto& who = request.attributes.run_as)
@@ -75,6 +88,7 @@ life_traits traits_of(const spawn_request& request) {
       result.pipes.push_back(info.st_ino);
   }
   result.cgroup_folder = request.cgroup_folder;
+  result.has_own_cgroup = has_own_cgroup;
   return result;
 }
 
@@ -105,7 +119,8 @@ void wards::start(guard::start& x, std::vector<unique_fd> owned) {
   y.begun = clock::now();
   y.end.number = y.rest.number = x.number;
   starting_.insert(x.number);
-  members_.begin(x.number, traits_of(x.request));
+  y.cgroup = give_own_cgroup(x.request, x.number);
+  members_.begin(x.number, traits_of(x.request, !y.cgroup.empty()));
   pool_->start(x.number, unit_in_key(y.key), std::move(x.request),
                std::move(owned));
 }
@@ -192,6 +207,7 @@ bool wards::began(std::uint64_t number, const child& born) {
 void wards::failed(std::uint64_t number, const os_fault& fault) {
   starting_.erase(number);
   members_.end(number);
+  remove_cgroup_of(wards_.at(number));
   wards_.erase(number);
   news_.emplace_back(
       guard::start_failed{number, fault.call, fault.object, fault.code});
@@ -256,20 +272,41 @@ void wards::stop(std::uint64_t number, int signo) {
   auto* x = find_living(number);
   if (x == nullptr)
     return;
+  if (!x->ending_since)
+    x->ending_since = clock::now();
+  x->stop_signal = signo;
   if (x->now == ward::phase::runs) {
     ::kill(-x->pid, signo);
     ::kill(-x->pid, SIGCONT);
     x->group_stopped = ticks_since_boot();
     return;
   }
-  for (const auto& y : members_.of(number)) {
-    auto& had = x->stopped[y.pid];
-    if (had == y.started
-        || (y.started <= x->group_stopped && ::getpgid(y.pid) == x->pid))
+  for (const auto& y : members_.of(number))
+    stop_member(*x, y);
+}
+
+// Once.
+void wards::stop_member(ward& x, const membership::member& y) {
+  auto& had = x.stopped[y.pid];
+  if (had == y.started
+      || (y.started <= x.group_stopped && ::getpgid(y.pid) == x.pid))
+    return;
+  if (signal_process(y.pid, y.started, x.stop_signal))
+    had = y.started;
+  signal_process(y.pid, y.started, SIGCONT);
+}
+
+// Those whose life was not known yet when the others had the stop signal.
+void wards::stop_late() {
+  for (const auto& late : members_.take_late()) {
+    auto* x = find(late.number);
+    if (x == nullptr || x->now != ward::phase::remains || x->stop_signal == 0)
       continue;
-    if (signal_process(y.pid, y.started, signo))
-      had = y.started;
-    signal_process(y.pid, y.started, SIGCONT);
+    const auto below = descendants_of(late.who.pid);
+    stop_member(*x, late.who);
+    for (const auto pid : below)
+      if (const auto started = start_ticks(pid); started != 0)
+        stop_member(*x, {pid, started});
   }
 }
 
@@ -279,6 +316,8 @@ void wards::kill_rest(ward& x) {
     members_.look_at_orphans();
     members_.look_below(x.number);
   }
+  if (!x.cgroup.empty())
+    kill_cgroup(x.cgroup);
 }
 
 /// False: all have had it before.
@@ -347,6 +386,8 @@ void wards::leader_ended(ward& x, const siginfo_t& info, const rusage& usage) {
       microseconds_of(usage.ru_utime) + microseconds_of(usage.ru_stime);
   how.max_rss_kb = usage.ru_maxrss;
   x.now = ward::phase::remains;
+  if (!x.ending_since)
+    x.ending_since = clock::now();
   x.unsure_until = clock::now() + 2 * membership::patience;
   if (x.killed_until)  // what is left has not had it yet
     x.killed_until = clock::now() + burial_timeout;
@@ -356,6 +397,7 @@ void wards::leader_ended(ward& x, const siginfo_t& info, const rusage& usage) {
 // What follows when children of ours have come or gone.
 void wards::settle() {
   members_.look_at_orphans();
+  stop_late();
   const auto all = remaining_;
   for (const auto number : all) {
     auto& x = wards_.at(number);
@@ -388,9 +430,18 @@ void wards::end(ward& x) {
   x.end.strays = join(members_.strays_of(x.number));
   x.stopped.clear();
   x.killed.clear();
+  remove_cgroup_of(x);
   members_.end(x.number);
   remaining_.erase(x.number);
   news_.emplace_back(x.end);
+}
+
+// Somebody may be in it that does not even die of SIGKILL.
+void wards::remove_cgroup_of(ward& x) {
+  std::erase_if(left_cgroups_, remove_cgroup);
+  if (!remove_cgroup(x.cgroup))
+    left_cgroups_.push_back(x.cgroup);
+  x.cgroup.clear();
 }
 
 std::vector<guard::message> wards::news() {
@@ -437,6 +488,11 @@ bool wards::kill_all() {
   // What is below them becomes ours with their ends.
   for (const auto x : left)
     ::kill(x, SIGKILL);
+  for (auto& [number, x] : wards_)
+    if (!x.cgroup.empty() && left.empty())
+      remove_cgroup_of(x);
+    else if (!x.cgroup.empty())
+      kill_cgroup(x.cgroup);
   return !left.empty();
 }
 

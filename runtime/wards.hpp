@@ -41,7 +41,11 @@ struct ward {
   std::uint64_t life = 0;
   pid_t pid = 0;  ///< of the leader; 0: it starts
   std::chrono::steady_clock::time_point begun{};
+  /// The first stop signal, or the end of the leader: the life has a time to
+  /// end in, which counts once.
+  std::optional<std::chrono::steady_clock::time_point> ending_since;
   std::string mark;
+  std::string cgroup;  ///< its own (life_cgroup.hpp); empty: none
   enum class phase : std::uint8_t {
     starts,  ///< the leader has not executed its program yet
     runs,
@@ -55,6 +59,7 @@ struct ward {
   std::chrono::steady_clock::time_point unsure_until{};
   /// It got SIGKILL, and when that is given up.
   std::optional<std::chrono::steady_clock::time_point> killed_until;
+  int stop_signal = 0;  ///< the last one; 0: none was sent
   /// When its group had the stop signal, in ticks since the boot; 0: never.
   std::uint64_t group_stopped = 0;
   /// Processes that have had the stop signal, or SIGKILL, each by its start.
@@ -63,8 +68,9 @@ struct ward {
 
   template <class Archive>
   friend void transfer(Archive& a, ward& x) {
-    a(x.number, x.key, x.life, x.pid, x.begun, x.mark, x.now, x.told,
-      x.unsure_until, x.killed_until, x.group_stopped, x.stopped, x.killed);
+    a(x.number, x.key, x.life, x.pid, x.begun, x.ending_since, x.mark, x.cgroup,
+      x.now, x.told, x.unsure_until, x.killed_until, x.stop_signal,
+      x.group_stopped, x.stopped, x.killed);
     transfer_message(a, x.rest);
     transfer_message(a, x.end);
   }
@@ -170,8 +176,11 @@ private:
   void failed(std::uint64_t number, const os_fault& fault);
   ward* find_living(std::uint64_t number);
   void leader_ended(ward& x, const siginfo_t& info, const rusage& usage);
+  void stop_member(ward& x, const membership::member& y);
+  void stop_late();
   void settle();
   void kill_rest(ward& x);
+  void remove_cgroup_of(ward& x);
   bool kill_once(ward& x);
   void end(ward& x);
 
@@ -187,7 +196,8 @@ private:
   oom_witness memory_;
   bool has_scope_ = false;
   std::optional<std::variant<pid_t, os_fault>> apart_;
-  unique_fd started_;  // an eventfd
+  unique_fd started_;                      // an eventfd
+  std::vector<std::string> left_cgroups_;  // somebody did not die
   std::optional<spawn_pool> pool_;
 };
 

@@ -68,6 +68,12 @@ TEST_CASE("a message comes out as it went in") {
   CHECK(x.predecessors == 3);
   CHECK(x.last_end == "killed by SIGKILL");
 
+  const auto left =
+      again(guard::inherited{7, "web-1", 3, 4711, 9, "mark", false, 12});
+  CHECK(left.age_ms == 9);
+  CHECK(left.ending_ms == 12);
+  CHECK(again(guard::inherited{}).ending_ms == -1);
+
   const guard::leader_end how{4711, -1, 9, true, "out of memory", -5, 1 << 20};
   const auto end =
       again(guard::ended{7, how, 2, "pid 12 (sleep)", "pid 13 (nginx)", false});

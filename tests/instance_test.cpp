@@ -293,6 +293,46 @@ SCENARIO_METHOD(instance_world,
   }
 }
 
+SCENARIO_METHOD(instance_world,
+                "the time to end counts once, whoever has begun to end it") {
+  m->left["web-3"] = std::nullopt;
+  more = [](instance_args& args) {
+    args.hooks.pre_stop.argv = {"true"};
+    args.adopted.emplace();
+    args.adopted->pid = 4711;
+    args.adopted->ending = 3s;
+  };
+  start(2s);
+  m->take_log();
+  WHEN("its leader has ended") {
+    m->end_leader("web-3", {ending::kind::exited, 3, 0, {}});
+    run();
+  }
+  WHEN("it was being stopped") {
+    stop();
+  }
+  CHECK(m->take_log() == strings{"signal web-3 2"});
+  advance(2s - 1ms);
+  CHECK(m->log.empty());
+  advance(1ms);
+  CHECK(m->take_log() == strings{"signal web-3 9"});
+}
+
+SCENARIO_METHOD(instance_world,
+                "an adopted life that is stopped after its time") {
+  m->left["web-3"] = std::nullopt;
+  more = [](instance_args& args) {
+    args.adopted.emplace();
+    args.adopted->pid = 4711;
+    args.adopted->ending = 300s;
+  };
+  start();
+  m->take_log();
+  stop();
+  advance(0ms);
+  CHECK(m->take_log() == strings{"signal web-3 2", "signal web-3 9"});
+}
+
 SCENARIO_METHOD(instance_world, "a leader that ends before it is ready") {
   start();
   m->exec("web-3");

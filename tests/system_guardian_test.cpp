@@ -1,5 +1,7 @@
 // The guardian: whose children the processes are, what is left of them when
 // they end, and what happens when pup itself is killed.
+#include "pup/runtime/cgroup.hpp"
+
 #include "catch.hpp"
 #include "held_file.hpp"
 #include "system.hpp"
@@ -7,7 +9,9 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <sstream>
+#include <thread>
 
 #include <sys/resource.h>
 #include <unistd.h>
@@ -260,6 +264,31 @@ SCENARIO("a life that expires goes on expiring under the next supervisor") {
   CHECK(box.end() == "");
 }
 
+SCENARIO("a life that expires under two supervisors has its time once") {
+  sandbox box;
+  box.write("config.json", config({R"({"id": "app", "terminateTimeout": 10,
+    "restart": "never", "cmd":
+    "sh -c 'trap \"\" TERM; touch up; sleep 1000; :' & while [ ! -e leave ]; do sleep 0.05; done; exit 3"})"}));
+  start(box);
+  REQUIRE(wait_until([&] { return std::filesystem::exists(box.path("up")); }));
+  const auto began = std::chrono::steady_clock::now();
+  box.write("leave", "");
+  REQUIRE(wait_until(
+      [&] { return text_of(box.unit("app").at("state")) == "stopping"; }));
+  // Most of its time is over when another supervisor takes over.
+  std::this_thread::sleep_until(began + 8s);
+  REQUIRE(::kill(only(box.supervisors()), SIGKILL) == 0);
+  REQUIRE(wait_until([&] {
+    return box.pup({"status"}).code == 0
+           && text_of(box.unit("app").at("state")) == "failed";
+  }));
+  const auto taken = std::chrono::steady_clock::now() - began;
+  CHECK(taken >= 10s);
+  CHECK(taken < 18s);
+  CHECK(contains(text_of(box.unit("app").at("reason")), "got SIGKILL: pid "));
+  CHECK(box.end() == "");
+}
+
 SCENARIO(
     "what has cleaned everything that tells whose it is belongs to someone") {
   sandbox box;
@@ -272,6 +301,8 @@ SCENARIO(
   const auto daemon = sleeping_child(box, only(box.guardians()), "1006");
   CHECK(box.pup({"stop", "app"}).code == 0);
   CHECK(wait_for_end(daemon, 0ms));
+  // Whose it is was found out after the stop signal, which it has had later.
+  CHECK_FALSE(contains(box.pup({"why", "app"}).out, "SIGKILL"));
   CHECK(box.end() == "");
 }
 
@@ -493,8 +524,10 @@ SCENARIO("a guardian without a free descriptor sees what is left of a life") {
   CHECK(contains(refused.err, "Too many open files"));
   const auto tree = pid_of(box, "tree");
   REQUIRE(::kill(tree, SIGKILL) == 0);
-  CHECK(wait_until(
-      [&] { return text_of(box.unit("tree").at("state")) == "stopping"; }));
+  const auto stopping = wait_until(
+      [&] { return text_of(box.unit("tree").at("state")) == "stopping"; });
+  INFO(box.pup({"why", "tree"}).out);
+  CHECK(stopping);
   CHECK(box.end() == "");
 }
 
@@ -516,5 +549,87 @@ SCENARIO("what leaves a daemon behind at once is known as its life") {
     INFO(x);
     CHECK(text_of(x.at("state")) == "finished");
   }
+  CHECK(box.end() == "");
+}
+
+namespace {
+
+/// The groups of lives, of this guardian and of others, that are there.
+std::set<std::string> groups_of_lives(const std::string& folder) {
+  std::set<std::string> result;
+  for (const auto& x : std::filesystem::directory_iterator{folder})
+    if (x.path().filename().string().starts_with("pup-life-"))
+      result.insert(x.path().filename().string());
+  return result;
+}
+
+/// The folder of the group that `pid` is in.
+std::string group_of(pid_t pid) {
+  const auto text = [](const std::string& path) {
+    std::ostringstream result;
+    result << std::ifstream{path}.rdbuf();
+    return result.str();
+  };
+  return pup::own_cgroup(text("/proc/" + std::to_string(pid) + "/cgroup"),
+                         text("/proc/self/mountinfo"));
+}
+
+}  // namespace
+
+SCENARIO("a life of another user has a cgroup, which nothing of it can leave") {
+  if (::geteuid() != 0) {
+    WARN("left out: only root starts processes of other users");
+    return;
+  }
+  sandbox box;
+  std::filesystem::permissions(box.path(""), std::filesystem::perms::all);
+  const auto daemon = [](const std::string& id) {
+    return R"({"id": ")" + id + R"(", "user": "nobody", "cwd": "/", "cmd":
+    "(env -i setsid sleep 101)"
+           + id + R"( </dev/null >/dev/null 2>&1 &) ; exec sleep 1000"})";
+  };
+  box.write("config.json", config({daemon("4"), daemon("5"), daemon("6")}));
+  start(box);
+  const auto group = group_of(pid_of(box, "4"));
+  if (!contains(group, "/pup-life-")) {
+    WARN("left out: no cgroup of version 2 may be made here");
+    CHECK(box.end() == "");
+    return;
+  }
+  const auto folder = std::filesystem::path{group}.parent_path().string();
+  const auto guardian = only(box.guardians());
+  const auto before = groups_of_lives(folder);
+  CHECK(before.size() >= 3);
+  std::map<std::string, pid_t> orphans;
+  for (const auto* id : {"4", "5", "6"})
+    orphans[id] = sleeping_child(box, guardian, "101" + std::string{id});
+  const auto gone = [&](const std::string& id) {
+    CHECK(box.pup({"stop", id}).code == 0);
+    CHECK(wait_for_end(orphans[id], 0ms));
+  };
+  gone("4");
+  CHECK_FALSE(std::filesystem::exists(group));
+  CHECK(alive(orphans["5"]));
+  // Another supervisor finds everything with the guardian.
+  const auto supervisor = only(box.supervisors());
+  REQUIRE(::kill(supervisor, SIGKILL) == 0);
+  REQUIRE(wait_until([&] {
+    const auto now = box.supervisors();
+    return now.size() == 1 && now.count(supervisor) == 0
+           && box.pup({"status"}).code == 0;
+  }));
+  gone("5");
+  CHECK(alive(orphans["6"]));
+  CHECK(box.pup({"start", "4"}).code == 0);
+  // Without a guardian all ends, too.
+  const auto last = only(box.supervisors());
+  orphans["4"] = sleeping_child(box, guardian, "1014");
+  REQUIRE(::kill(guardian, SIGKILL) == 0);
+  CHECK(wait_for_end(last));
+  for (const auto* id : {"4", "6"})
+    CHECK(wait_for_end(orphans[id], 0ms));
+  const auto mine = "pup-life-" + std::to_string(guardian) + '.';
+  for (const auto& x : groups_of_lives(folder))
+    CHECK_FALSE(x.starts_with(mine));
   CHECK(box.end() == "");
 }
