@@ -109,13 +109,36 @@ void leave_terminal(const std::string& file) {
 /// The text of an apply request, which stands beside its file and is about this
 /// supervisor: by its name, or without one by where it stands, as the client
 /// has found out. A name that was chosen on the command line, `given`, wins.
-load_result read_applied(const apply& x, const std::string& name, bool given) {
-  auto result = load_text(x.text, x.file, x.folder);
+load_result read_applied(const apply& x, const std::string& name, bool given,
+                         const asked_function& asked) {
+  auto result = load_text(x.text, x.file, x.folder, asked);
   if (auto* spec = std::get_if<pup_spec>(&result))
     if (given || !head_of(x.text).name)
       spec->name = name;
   return result;
 }
+
+/// Where the configuration that was read last leads, found out by whoever may
+/// wait.
+class resolved_path {
+public:
+  void look(const std::string& path) {
+    auto found = canonical(path);
+    const std::lock_guard guard{mutex_};
+    path_ = path;
+    found_ = std::move(found);
+  }
+  /// Empty: nobody has looked.
+  std::string of(const std::string& path) {
+    const std::lock_guard guard{mutex_};
+    return path == path_ ? found_ : std::string{};
+  }
+
+private:
+  std::mutex mutex_;
+  std::string path_;
+  std::string found_;
+};
 
 /// As the configuration was read: root goes through nobody else's links, which
 /// may have taken the folder's place meanwhile.
@@ -188,8 +211,12 @@ public:
     options.own_folders.push_back(
         std::filesystem::path{place_.socket_path()}.parent_path().string());
     options.console = !background_;
-    options.load = [name = place_.name(), given = what.name.has_value()](
-                       const apply& x) { return read_applied(x, name, given); };
+    options.load = [name = place_.name(), given = what.name.has_value(),
+                    resolved = resolved_](const apply& x,
+                                          const asked_function& asked) {
+      resolved->look(path_of(x));
+      return read_applied(x, name, given, asked);
+    };
     options.applied = [this](const apply& x) { applied(x); };
     options.ends_with_groups = !background_;
     options.guardian = guardian_;
@@ -382,7 +409,7 @@ private:
   /// and by its path commands find us. On a thread of the actor system.
   void applied(const apply& x) {
     const std::lock_guard guard{facts_mutex_};
-    change_config(facts_, path_of(x));
+    change_config(facts_, path_of(x), resolved_->of(path_of(x)));
     if (guardian_) {
       guardian_->note(config_name, x.text);
       guardian_->note(config_file_name, facts_.config);
@@ -529,6 +556,7 @@ private:
   std::shared_ptr<guardian_link> guardian_;
   // Told of by the actor system and by the loop.
   std::mutex facts_mutex_;
+  std::shared_ptr<resolved_path> resolved_ = std::make_shared<resolved_path>();
   start_facts facts_;
   bool away_ = false;  // from the terminal that started it
   bool asked_to_stop_ = false;
@@ -547,8 +575,8 @@ private:
   publication publication_;  // goes first: it refers to the actor system
   std::optional<status_door> door_;
   std::optional<folder_watch> folder_watch_;
-  bool had_folder_ = true;   // this one, or one before it
-  std::string lost_;         // why it cannot be made anew
+  bool had_folder_ = true;  // this one, or one before it
+  std::string lost_;        // why it cannot be made anew
   // What ran when the guardian was lost.
   std::optional<unwatched> left_;
 };
@@ -689,7 +717,7 @@ exit_code run_supervisor(const command& what) {
   }
   start_facts facts;
   facts.known = std::move(wanted->known);
-  change_config(facts, file.written);
+  change_config(facts, file.written, canonical(file.written));
   facts.version = PUP_VERSION;
   facts.started = std::chrono::system_clock::now();
   if (!follows && !what.name)

@@ -50,9 +50,12 @@ struct host_options {
   bool console = false;
   /// What every process inherits. Empty: this process's environment.
   std::vector<std::string> environment;
-  /// Reads the text that an apply request brings, as config/load.hpp does. On a
-  /// thread of the actor system. Empty: apply is refused.
-  std::function<load_result(const apply&)> load;
+  /// Reads the text that an apply request brings, as config/load.hpp does, and
+  /// tells what it is about to ask the machine for. On a thread of its own: it
+  /// may wait for ever, and be given up; two at once. Empty: apply is refused.
+  std::function<load_result(
+      const apply&, const std::function<void(const std::string&)>& asked)>
+      load;
   /// Told when all of that text holds, before the request is answered. On a
   /// thread of the actor system; must not block. May be unset.
   std::function<void(const apply&)> applied;

@@ -202,6 +202,27 @@ std::variant<std::string, std::vector<diagnostic>> read_config(
 
 namespace {
 
+template <class Result, class... Args>
+void tell_first(std::function<Result(const std::string&, Args...)>& question,
+                const std::string& kind, const asked_function& asked) {
+  question = [question, kind, asked](const std::string& x, Args... rest) {
+    asked(kind + x);
+    return question(x, rest...);
+  };
+}
+
+/// What may have to wait is told before it is asked.
+world telling(world machine, const asked_function& asked) {
+  tell_first(machine.folder_problem, {}, asked);
+  tell_first(machine.program_problem, {}, asked);
+  tell_first(machine.env_file, {}, asked);
+  tell_first(machine.is_link, {}, asked);
+  tell_first(machine.time_zone_problem, "the time zone ", asked);
+  tell_first(machine.user, "the user ", asked);
+  tell_first(machine.group, "the group ", asked);
+  return machine;
+}
+
 load_result load_beside(const std::string& text, const std::string& shown,
                         const std::string& folder, world machine) {
   machine.program_problem = [folder, ask = std::move(machine.program_problem)](
@@ -225,8 +246,9 @@ load_result load_text(const std::string& text, const std::string& path) {
 }
 
 load_result load_text(const std::string& text, const std::string& shown,
-                      const std::string& folder) {
-  return load_beside(text, shown, folder, real_world());
+                      const std::string& folder, const asked_function& asked) {
+  return load_beside(text, shown, folder,
+                     asked ? telling(real_world(), asked) : real_world());
 }
 
 load_result load_known_text(const std::string& text, const std::string& path) {

@@ -3,6 +3,7 @@
 
 #include "pup/config/load.hpp"
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <variant>
@@ -26,9 +27,12 @@ load_result load_file(const std::string& path);
 std::variant<std::string, std::vector<diagnostic>> read_config(
     const std::string& path);
 load_result load_text(const std::string& text, const std::string& path);
+/// Told what load() is about to ask the machine for: a path, an account.
+using asked_function = std::function<void(const std::string& what)>;
 /// `shown` is the file's name in faults, `folder` where it stands: absolute.
 load_result load_text(const std::string& text, const std::string& shown,
-                      const std::string& folder);
+                      const std::string& folder,
+                      const asked_function& asked = {});
 /// The same for a text that has been run already: folders and programs may be
 /// missing by now, which is for the starts of its processes to tell.
 load_result load_known_text(const std::string& text, const std::string& path);

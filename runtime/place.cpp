@@ -500,9 +500,10 @@ bool is_of_names(char c) {
   return allowed.find(c) != std::string_view::npos;
 }
 
-void change_config(start_facts& facts, const std::string& config) {
+void change_config(start_facts& facts, const std::string& config,
+                   const std::string& resolved) {
   auto& known = facts.known;
-  for (const auto& path : {facts.config, canonical(config)}) {
+  for (const auto& path : {facts.config, resolved}) {
     known.erase(std::remove(known.begin(), known.end(), path), known.end());
     if (!path.empty() && path != config)
       known.insert(known.begin(), path);

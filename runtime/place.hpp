@@ -109,7 +109,9 @@ struct start_facts {
 };
 
 /// Another configuration is what runs: the former one's paths are known.
-void change_config(start_facts& facts, const std::string& config);
+/// `resolved`: where its links lead, as canonical() says.
+void change_config(start_facts& facts, const std::string& config,
+                   const std::string& resolved);
 
 /// The text that tells of them, and the paths that are known by such a text.
 std::string text_of(const start_facts& facts);

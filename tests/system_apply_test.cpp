@@ -1,8 +1,11 @@
 // pup apply against the real thing: what changes, what does not, and that no
 // client notices.
+#include "held_file.hpp"
 #include "load_clients.hpp"
 
 #include <csignal>
+#include <fstream>
+#include <iterator>
 #include <map>
 
 using namespace pup::test;
@@ -222,6 +225,46 @@ SCENARIO("what cannot be applied changes nothing") {
   CHECK(box.pup({"apply"}).code == 2);
   CHECK(box.pup({"apply", "config.json", "--name", "x"}).code == 3);
   CHECK(pids(box) == before);
+  CHECK(box.end() == "");
+}
+
+SCENARIO("a name service that does not answer holds up nobody but the apply") {
+  sandbox box;
+  const port_range ports{8};
+  const auto web = http("web", ports[0], ports[1], 2);
+  box.write("config.json", config({web}));
+  // The supervisor alone sees this list of users.
+  std::ifstream users{"/etc/passwd"};
+  const auto list =
+      box.write("passwd", {std::istreambuf_iterator<char>{users}, {}});
+  const auto started = run(
+      box.program({"unshare", "--mount", "sh", "-c",
+                   "mount --bind \"$0\" /etc/passwd || exit 77; exec \"$@\"",
+                   list, box.pup_program, "start", "config.json"}));
+  if (started.code == 77 || started.err.starts_with("unshare")) {
+    WARN("not tested: no mount namespace here: " << started.err);
+    return;
+  }
+  REQUIRE(started.code == 0);
+  held_file held{list};
+  if (!held) {
+    WARN("not tested: no leases on this file system");
+    return;
+  }
+  box.write("config.json", config({web, sleeper("b", R"("user": "root")")}));
+  const auto waiting = box.pup({"apply", "config.json", "--timeout", "1"});
+  CHECK(waiting.err.find("not done after 1 s, but goes on")
+        != std::string::npos);
+  CHECK(box.pup({"status"}).code == 0);
+  CHECK(box.pup({"scale", "web", "3"}).code == 0);
+  CHECK(box.pup({"restart", "web-1"}).code == 0);
+  CHECK(pids(box).count("b") == 0);
+  held.release();
+  // The next one has its turn behind it.
+  box.write("config.json", config({web}));
+  const auto next = box.pup({"apply", "config.json"});
+  CHECK(next.err == "");
+  CHECK(next.out.starts_with("b: stop\n"));
   CHECK(box.end() == "");
 }
 
