@@ -25,6 +25,7 @@
 #include "pup/runtime/service_manager.hpp"
 #include "pup/runtime/socket_keeper.hpp"
 #include "pup/runtime/survivors.hpp"
+#include "pup/runtime/trusted_path.hpp"
 #include "pup/runtime/usage.hpp"
 #include "pup/runtime/waiting_work.hpp"
 
@@ -219,8 +220,12 @@ private:
   void begin(pup_spec spec, host_options options) {
     if (const auto faults = check(spec); !faults.empty())
       throw std::invalid_argument(faults.front());
-    if (!options.state_folder.empty() && !options.state_is_locked)
-      lock_folder(options.state_folder, spec.name);
+    if (!options.state_is_locked) {
+      options.log_folder = judged(options.log_folder);
+      options.state_folder = judged(options.state_folder);
+      if (!options.state_folder.empty())
+        lock_folder(options.state_folder, spec.name);
+    }
     if (options.environment.empty())
       options.environment = own_environment();
     // In front: the first of equal names counts.
@@ -311,6 +316,27 @@ private:
     self->send_exit(root_, caf::exit_reason::kill);
     for (; count > 0; --count)
       self->receive([](const caf::down_msg&) {});
+  }
+
+  /// Files in these are found by their names, so nobody else may exchange a
+  /// folder on the way. Returns the path without links. What cannot be made is
+  /// for journal and log to tell.
+  static std::string judged(const std::string& folder) {
+    if (folder.empty())
+      return folder;
+    const auto opened = trusted_folder::open(folder, {0700, {}});
+    if (const auto* fault = std::get_if<os_fault>(&opened)) {
+      if (!fault->why.empty())
+        throw std::runtime_error(folder + ": " + reason_of(*fault));
+      return folder;
+    }
+    const auto& found = std::get<trusted_folder>(opened);
+    if (found.shared())
+      throw std::runtime_error(
+          folder
+          + ": others may write to it or to a folder above it; use one that "
+            "only this program's user may write to");
+    return found.path();
   }
 
   /// Where it is not there, or cannot be written to, the journal tells.

@@ -302,6 +302,11 @@ SCENARIO("without its runtime folder a place is nobody else's") {
   CHECK(holder->pid == ::getpid());
   CHECK(holder->folder == f.run + "/web");
   CHECK_FALSE(holder_of_state("other", f.env).has_value());
+  // Where others may write it may be one of them who says so.
+  const auto kept = f.root.path() + "/state/web";
+  REQUIRE(::chmod(kept.c_str(), 0770) == 0);
+  CHECK_FALSE(holder_of_state("web", f.env).has_value());
+  REQUIRE(::chmod(kept.c_str(), 0700) == 0);
 
   const auto lost = f.refused("web");
   CHECK(lost.code == place_errc::already_running);
