@@ -160,7 +160,7 @@ std::variant<unique_fd, os_fault> open_config(const std::string& path) {
 
 }  // namespace
 
-std::variant<std::string, std::vector<diagnostic>> read_config(
+std::variant<config_text, std::vector<diagnostic>> examine_config(
     const std::string& path) {
   const auto opened = open_config(path);
   if (const auto* fault = std::get_if<os_fault>(&opened))
@@ -178,12 +178,16 @@ std::variant<std::string, std::vector<diagnostic>> read_config(
   if (!S_ISREG(info.st_mode) && !S_ISFIFO(info.st_mode))
     return failed(path, "is no regular file",
                   "name a readable configuration file");
+  config_text result;
+  result.piped = S_ISFIFO(info.st_mode);
+  if (result.piped)  // it is open: now its writer may take its time
+    ::fcntl(fd.get(), F_SETFL, O_RDONLY);
   if (::geteuid() == 0)
     if (auto why = distrust(info, caller_of_root()); !why.empty())
-      return failed(path, why + ", and pup runs as root",
-                    "chown it to root and chmod it 644, or run pup as its "
-                    "owner");
-  std::string text;
+      result.objections =
+          failed(path, why + ", and pup runs as root",
+                 "chown it to root and chmod it 644, or run pup as its owner");
+  auto& text = result.text;
   std::array<char, 65'536> buffer{};
   // One byte above the bound is enough for load() to refuse it.
   while (text.size() <= bounds::config_bytes) {
@@ -197,7 +201,18 @@ std::variant<std::string, std::vector<diagnostic>> read_config(
       break;
     text.append(buffer.data(), static_cast<std::size_t>(n));
   }
-  return text;
+  return result;
+}
+
+std::variant<std::string, std::vector<diagnostic>> read_config(
+    const std::string& path) {
+  auto found = examine_config(path);
+  if (auto* faults = std::get_if<std::vector<diagnostic>>(&found))
+    return std::move(*faults);
+  auto& content = std::get<config_text>(found);
+  if (!content.objections.empty())
+    return std::move(content.objections);
+  return std::move(content.text);
 }
 
 namespace {

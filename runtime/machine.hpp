@@ -23,7 +23,20 @@ world real_world();
 /// somebody else lead to, but the user who called sudo: it says what root is to
 /// run.
 load_result load_file(const std::string& path);
-/// The two halves of that: the text, and what it says when it stands there.
+/// What stands in a configuration file.
+struct config_text {
+  std::string text;
+  /// Why root's supervisor does not run it: whose it is. Empty: it does.
+  std::vector<diagnostic> objections{};
+  /// It came through a pipe (/dev/stdin): there is no such file later.
+  bool piped = false;
+};
+
+/// Reads it, once. Through links as load_file(); a pipe until its end.
+std::variant<config_text, std::vector<diagnostic>> examine_config(
+    const std::string& path);
+/// The two halves of load_file(): the text, and what it says when it stands
+/// there.
 std::variant<std::string, std::vector<diagnostic>> read_config(
     const std::string& path);
 load_result load_text(const std::string& text, const std::string& path);

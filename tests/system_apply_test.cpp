@@ -228,6 +228,35 @@ SCENARIO("what cannot be applied changes nothing") {
   CHECK(box.end() == "");
 }
 
+SCENARIO("what comes through a pipe is a file of the working folder") {
+  sandbox box;
+  box.write("config.json", config({sleeper("a")}));
+  start(box);
+  box.write("work/sub/note", "");
+  auto command = box.command({"apply", "/dev/stdin"});
+  command.input = true;
+  process applying{command};
+  // Its writer takes its time.
+  CHECK_FALSE(applying.says("reload", 200ms));
+  applying.write_input(config(
+      {sleeper("a"),
+       R"({"id": "b", "cmd": "pwd > here; exec sleep 1000", "cwd": "work"})"}));
+  applying.close_input();
+  const auto done = applying.wait();
+  CHECK(done.err == "");
+  CHECK(done.out == "b: start\nb: ready\n");
+  CHECK(done.code == 0);
+  CHECK(wait_until(
+      [&] { return std::filesystem::exists(box.path("work/here")); }));
+  // The working folder has gone on being the one of the supervisor's files.
+  const auto pid = *box.supervisors().begin();
+  ::kill(pid, SIGKILL);
+  REQUIRE(wait_for_end(pid));
+  REQUIRE(wait_until([&] { return box.pup({"status"}).code == 0; }));
+  CHECK(pids(box).size() == 2);
+  CHECK(box.end() == "");
+}
+
 SCENARIO("a name service that does not answer holds up nobody but the apply") {
   sandbox box;
   const port_range ports{8};

@@ -327,6 +327,10 @@ SCENARIO("root's supervisor takes over no configuration of somebody else's") {
   CHECK(refused.code == 2);
   CHECK(contains(refused.err,
                  x.box.path("www/link.json") + " is a symbolic link, and "));
+  // Whoever owns the supervisor gets the text: what root's right to read finds
+  // behind a user's link is nobody's.
+  refused = x.box.pup({"apply", "www/link.json", "--name", "none"});
+  CHECK(refused.code == 2);
   CHECK(x.box.unit("a").at("state") == "ready");
   CHECK(x.box.pup({"apply", "next.json", "--name", "all"}).code == 0);
   CHECK(x.box.unit("b").at("state") == "ready");
