@@ -55,12 +55,6 @@ constexpr milliseconds work_timeout{180'000};
 /// Last line of a background supervisor that has come up, followed by its name.
 constexpr std::string_view up_marker = "pup is up: ";
 
-text_style style_of_stdout() {
-  const auto* no_colour = std::getenv("NO_COLOR");
-  return {::isatty(STDOUT_FILENO) == 1
-          && (no_colour == nullptr || *no_colour == '\0')};
-}
-
 /// "1.5 s"
 std::string in_seconds(milliseconds x) {
   std::array<char, 32> text{};
@@ -336,7 +330,8 @@ exit_code status(const command& what, const control_actor& control,
   const auto answer = with.ask(control, get_status{what.id});
   if (!answer)
     return complain(session::text_of_error(answer.error()));
-  print(what.json ? render_json(*answer) : render(*answer, style_of_stdout()));
+  print(what.json ? render_json(*answer)
+                  : render(*answer, text_style{shows_colours()}));
   return exit_code::done;
 }
 
@@ -652,7 +647,7 @@ exit_code start(const command& what) {
     return complain(with.text_of_order_error(answer.error()));
   const auto now = with.ask(control, get_status{});
   if (now)
-    print(render(*now, style_of_stdout()));
+    print(render(*now, text_style{shows_colours()}));
   const auto failures = render_failures(answer->outcomes);
   complain_lines(failures);
   return failures.empty() ? exit_code::done : exit_code::failed;

@@ -247,6 +247,7 @@ public:
     host_.reset();
     if (left_)
       end_left();
+    result_ = after_output(result_);
     if (guardian_)
       guardian_->farewell(static_cast<int>(result_));
     return result_;
@@ -291,14 +292,12 @@ private:
       guardian_->ready();
     up_ = true;
     if (!background_) {
-      std::printf("pup: '%s' is up, pid %d\n", place_.name().c_str(),
-                  ::getpid());
-      std::fflush(stdout);
+      print("pup: '" + place_.name() + "' is up, pid "
+            + std::to_string(::getpid()) + '\n');
       return;
     }
     if (first) {
-      std::printf("%s%s\n", up_marker, place_.name().c_str());
-      std::fflush(stdout);
+      print(up_marker + place_.name() + '\n');
     }
     leave();
   }

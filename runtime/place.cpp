@@ -66,6 +66,11 @@ bool usable_name(const std::string& name) {
          && name != ".." && std::all_of(name.begin(), name.end(), is_of_names);
 }
 
+std::string name_fault(const std::string& name) {
+  return '\'' + name
+         + "' names no supervisor; use 1 to 64 of A-Za-z0-9@._-, not . or ..";
+}
+
 namespace {
 
 place_error failed(const std::string& object, const char* what, int error) {

@@ -52,6 +52,8 @@ bool is_of_names(char c);
 /// Whether a supervisor may have this name: 1 to 64 of these, not . or .., so
 /// that it names a folder.
 bool usable_name(const std::string& name);
+/// What to say of one that is not.
+std::string name_fault(const std::string& name);
 
 /// What decides where files are.
 struct environment {
