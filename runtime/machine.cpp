@@ -261,18 +261,75 @@ load_result load_text(const std::string& text, const std::string& path) {
 }
 
 load_result load_text(const std::string& text, const std::string& shown,
-                      const std::string& folder, const asked_function& asked) {
-  return load_beside(text, shown, folder,
-                     asked ? telling(real_world(), asked) : real_world());
+                      const std::string& folder, const asked_function& asked,
+                      variable_files* files) {
+  auto machine = real_world();
+  if (files != nullptr)
+    machine.env_file = [files, read = std::move(machine.env_file)](
+                           const std::string& path, uid_t uid) {
+      auto found = read(path, uid);
+      if (found.problem.empty())
+        (*files)[path] = found.text;
+      return found;
+    };
+  return load_beside(
+      text, shown, folder,
+      asked ? telling(std::move(machine), asked) : std::move(machine));
 }
 
-load_result load_known_text(const std::string& text, const std::string& path) {
+load_result load_known_text(const std::string& text, const std::string& path,
+                            const variable_files& files,
+                            std::vector<std::string>& remarks) {
   auto machine = real_world();
+  machine.env_file = [&files, &remarks, read = std::move(machine.env_file)](
+                         const std::string& file, uid_t uid) {
+    auto found = read(file, uid);
+    const auto known = files.find(file);
+    if (known == files.end())
+      return found;
+    if (!found.problem.empty())
+      remarks.push_back(file + ": " + found.problem
+                        + "; what is started gets the variables that were in "
+                          "it, until another configuration is applied");
+    return env_file_text{known->second, {}, false};
+  };
   machine.folder_problem = [](const std::string&) { return std::string{}; };
   machine.program_problem = [](const std::string&, const std::string&,
                                const std::string&) { return std::string{}; };
   return load_beside(text, path, folder_of(as_written(path)),
                      std::move(machine));
+}
+
+// "PATH-BYTES TEXT-BYTES\n", then both.
+std::string text_of(const variable_files& files) {
+  std::string result;
+  for (const auto& [path, text] : files)
+    result += std::to_string(path.size()) + ' ' + std::to_string(text.size())
+              + '\n' + path + text;
+  return result;
+}
+
+variable_files variable_files_of(const std::string& text) {
+  variable_files result;
+  const auto* at = text.data();
+  const auto* const end = at + text.size();
+  while (at != end) {
+    std::size_t path_bytes = 0;
+    std::size_t text_bytes = 0;
+    const auto first = std::from_chars(at, end, path_bytes);
+    if (first.ec != std::errc{} || first.ptr == end || *first.ptr != ' ')
+      return {};
+    const auto second = std::from_chars(first.ptr + 1, end, text_bytes);
+    if (second.ec != std::errc{} || second.ptr == end || *second.ptr != '\n')
+      return {};
+    at = second.ptr + 1;
+    const auto left = static_cast<std::size_t>(end - at);
+    if (path_bytes > left || text_bytes > left - path_bytes)
+      return {};
+    result[{at, path_bytes}] = {at + path_bytes, text_bytes};
+    at += path_bytes + text_bytes;
+  }
+  return result;
 }
 
 load_result load_file(const std::string& path) {

@@ -243,8 +243,9 @@ struct running {
   bool operator==(const running&) const = default;
 };
 
-/// The supervisors of this user, by name. Folders of other users, links and
-/// broken entries are skipped. Starting supervisors are not disturbed.
+/// The supervisors of this user, for root those of everybody in these folders,
+/// by name. Folders of other users, links and broken entries are skipped.
+/// Starting supervisors are not disturbed.
 std::vector<running> discover(const environment& env);
 
 /// Who has the state folder of this name, though nobody may find it: its
