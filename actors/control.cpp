@@ -16,11 +16,35 @@
 #include <unordered_map>
 #include <utility>
 
+namespace pup {
+
+namespace {
+
+// From whoever reads it, on another thread.
+struct config_read {
+  std::uint64_t number = 0;
+  loaded result;
+};
+
+// To itself: whether that has not come.
+struct config_overdue {
+  std::uint64_t number = 0;
+};
+
+}  // namespace
+
+}  // namespace pup
+
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::pup_spec)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::config_read)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(pup::config_overdue)
 
 namespace pup {
 
 namespace {
+
+using control_self = control_actor::extend<caf::reacts_to<config_read>,
+                                           caf::reacts_to<config_overdue>>;
 
 // A disk that is stuck must not keep the answer from anyone.
 constexpr std::chrono::seconds settle_timeout{5};
@@ -28,6 +52,10 @@ constexpr std::chrono::seconds settle_timeout{5};
 // Units answer a status at once; one that does not within this time is shown
 // as failed rather than keeping the status of the others.
 constexpr std::chrono::seconds status_timeout{2};
+
+// A configuration names files and accounts; whoever keeps those may be slow, or
+// never answer. Then those who wait behind it have their turn.
+constexpr std::chrono::seconds load_timeout{30};
 
 /// A unit as the root knows it. The handle is empty while the root waits to
 /// restart it, has stopped it or given it up: then `reason` says which.
@@ -39,7 +67,7 @@ struct unit_ref {
 };
 
 struct control_state {
-  using pointer = control_actor::stateful_pointer<control_state>;
+  using pointer = control_self::stateful_pointer<control_state>;
   using units_function = std::function<void(std::vector<unit_ref>)>;
   using status_function =
       std::function<void(std::vector<unit_ref>, std::vector<unit_status>)>;
@@ -70,6 +98,10 @@ struct control_state {
   };
   std::deque<apply_request> applies;
   bool applying = false;
+  // The configuration that is being read for the first of them. 0: none is.
+  std::uint64_t reading = 0;
+  std::uint64_t last_reading = 0;
+  std::function<std::string()> awaited;  // what that waits for
 
   void with_units(units_function done, error_function failed);
   void with_status(status_function done, error_function failed);
@@ -103,6 +135,8 @@ struct control_state {
   caf::result<history_report> history_of(const get_history& request);
   caf::result<apply_report> apply_text(apply& request);
   void apply_next();
+  void read_config(config_read& fact);
+  void give_up_reading(const config_overdue& x);
   void apply_to(const pup_spec& wanted, const std::vector<unit_status>& units);
   void answer_apply(apply_report answer);
   void refuse_apply(caf::error why);
@@ -643,15 +677,46 @@ void control_state::apply_next() {
         fault::bad_request, "'" + args.identity.name
                                 + "' cannot read configurations: it is part of "
                                   "another program"));
-  auto loaded = args.load(request.wanted);
-  if (const auto* faults = std::get_if<std::vector<diagnostic>>(&loaded)) {
+  reading = ++last_reading;
+  awaited = args.load(
+      request.wanted, [to = self->address(), number = reading](loaded x) {
+        if (auto me = caf::actor_cast<caf::strong_actor_ptr>(to))
+          caf::anon_send(caf::actor_cast<control_self>(std::move(me)),
+                         config_read{number, std::move(x)});
+      });
+  self->delayed_send(self, load_timeout, config_overdue{reading});
+}
+
+void control_state::give_up_reading(const config_overdue& x) {
+  if (x.number != reading)
+    return;
+  reading = 0;
+  const auto what = awaited ? awaited() : std::string{};
+  refuse_apply(make_error(
+      fault::bad_request,
+      applies.front().wanted.file + ": is not read after "
+          + std::to_string(load_timeout.count()) + " s"
+          + (what.empty() ? "" : ", waiting for " + what)
+          + "; nothing has changed, apply it again when that answers"));
+}
+
+void control_state::read_config(config_read& fact) {
+  if (fact.number != reading)
+    return;  // it was given up
+  reading = 0;
+  const auto& request = applies.front();
+  if (!fact.result.refusal.empty())
+    return refuse_apply(make_error(
+        fault::bad_request, request.wanted.file + ": " + fact.result.refusal));
+  auto& content = fact.result.content;
+  if (const auto* faults = std::get_if<std::vector<diagnostic>>(&content)) {
     apply_report answer;
     for (const auto& x : *faults)
       answer.faults.push_back(to_string(x));
     return answer_apply(std::move(answer));
   }
   auto wanted =
-      std::make_shared<pup_spec>(std::move(std::get<pup_spec>(loaded)));
+      std::make_shared<pup_spec>(std::move(std::get<pup_spec>(content)));
   if (wanted->name != args.spec.name)
     return answer_apply(
         {{request.wanted.file + ": name: '" + wanted->name + "' is not '"
@@ -748,8 +813,8 @@ terminating control_state::shut_down() {
   return {args.last_pid != 0 ? args.last_pid : args.identity.pid};
 }
 
-control_actor::behavior_type control_behavior(control_state::pointer self,
-                                              control_args args) {
+control_self::behavior_type control_behavior(control_state::pointer self,
+                                             control_args args) {
   self->state.self = self;
   self->state.args = std::move(args);
   auto& mine = self->state.args;
@@ -772,6 +837,8 @@ control_actor::behavior_type control_behavior(control_state::pointer self,
       },
       [self](apply& request) { return self->state.apply_text(request); },
       [self](terminate) { return self->state.shut_down(); },
+      [self](config_read& x) { self->state.read_config(x); },
+      [self](const config_overdue& x) { self->state.give_up_reading(x); },
   };
 }
 

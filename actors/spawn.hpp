@@ -117,6 +117,18 @@ struct conductor_args {
 /// Tells units when they may launch, and restarts and ends groups.
 conductor_actor spawn_conductor(caf::local_actor* parent, conductor_args args);
 
+/// What has come of reading a configuration.
+struct loaded {
+  load_result content;
+  std::string refusal{};  ///< nothing was read, and why; empty: `content`
+};
+
+/// Begins to read what apply brings, which may take for ever, and returns at
+/// once. `done` is called once, on any thread, or never. The result is called
+/// on the caller's thread: what is waited for just then, in words.
+using load_function = std::function<std::function<std::string()>(
+    const apply&, std::function<void(loaded)> done)>;
+
 struct control_args {
   /// Answers to get_status start from this: name, pid, version, config.
   supervisor_status identity;
@@ -136,7 +148,7 @@ struct control_args {
   /// Whose children the units are, each under unit_child_id().
   supervisor_actor root;
   /// Reads what apply brings. Empty: apply is refused.
-  std::function<load_result(const apply&)> load{};
+  load_function load{};
   /// Told when all of what it brings holds, before that is answered. May be
   /// unset.
   std::function<void(const apply&)> applied{};

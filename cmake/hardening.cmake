@@ -45,13 +45,10 @@ target_compile_options(pup_options INTERFACE
   $<${optimized}:-U_FORTIFY_SOURCE>
   $<${optimized}:-D_FORTIFY_SOURCE=$<IF:$<BOOL:${PUP_FORTIFY_3}>,3,2>>)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-  # Checked read() and write() must not be ignored, and g++ does not take a cast
-  # to void for an answer (gcc bug 66425). The build without optimization, which
-  # has no such functions, warns of all other ignored results.
   # An std::optional without a value is taken for one that is not initialized
   # (gcc bug 80635, with -O3).
   target_compile_options(pup_options INTERFACE
-    $<${optimized}:-Wno-unused-result> $<${optimized}:-Wno-maybe-uninitialized>)
+    $<${optimized}:-Wno-maybe-uninitialized>)
 endif()
 target_link_options(pup_options INTERFACE
   LINKER:-z,relro LINKER:-z,now LINKER:-z,noexecstack)

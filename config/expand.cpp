@@ -121,7 +121,7 @@ std::optional<std::string> expand_variables(
     std::string_view text,
     const std::function<std::optional<std::string>(const std::string&)>&
         variable,
-    std::string& missing) {
+    std::size_t most, std::string& missing) {
   std::string result;
   bool complete = true;
   for_each_piece(text, [&](const piece& x) {
@@ -139,6 +139,7 @@ std::optional<std::string> expand_variables(
       missing = name;
       complete = false;
     }
+    complete = complete && result.size() <= most;
   });
   if (!complete)
     return std::nullopt;

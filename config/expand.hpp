@@ -13,6 +13,7 @@
 // expand().
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -48,12 +49,13 @@ std::string expand(std::string_view text, std::uint16_t port,
 
 /// Replaces only %{env:NAME}, by values that a later expand() keeps to the
 /// letter. When `variable` has none, the result is empty and `missing` holds
-/// the name.
+/// the name; when it would be larger than `most` bytes, `missing` is empty,
+/// too.
 std::optional<std::string> expand_variables(
     std::string_view text,
     const std::function<std::optional<std::string>(const std::string&)>&
         variable,
-    std::string& missing);
+    std::size_t most, std::string& missing);
 
 /// A text that expand() turns into `text`, whatever stands behind it.
 std::string escape_placeholders(std::string_view text);

@@ -154,6 +154,7 @@ private:
 
   const std::string& folder_;
   const world& machine_;
+  std::size_t room_ = bounds::expanded_bytes;  // for values of variables
   pup_spec spec_;
 };
 
@@ -286,8 +287,18 @@ std::optional<std::string> loader::template_text(
   if (!use.variable)
     return text;
   std::string missing;
-  auto result = expand_variables(*text, machine_.variable, missing);
-  if (!result)
+  auto result =
+      room_ == 0 ? std::nullopt
+                 : expand_variables(*text, machine_.variable, room_, missing);
+  room_ -= result ? result->size() : 0;
+  if (!result && missing.empty()) {
+    room_ = 0;
+    in_.blame(x,
+              "texts with values of variables are larger than "
+                  + std::to_string(bounds::expanded_bytes >> 20)
+                  + " MiB, all together",
+              "use fewer, or shorter values");
+  } else if (!result)
     in_.blame(x, "variable " + quote(missing) + " is not set",
               "set it before pup starts, or write the value");
   return result;

@@ -120,6 +120,13 @@ std::size_t utf8_size(std::string_view text) {
   return 0;
 }
 
+bool is_utf8(std::string_view text) {
+  for (std::size_t size = 0; !text.empty(); text.remove_prefix(size))
+    if (size = utf8_size(text); size == 0)
+      return false;
+  return true;
+}
+
 text_piece first_piece(std::string_view text) {
   const auto size = utf8_size(text);
   if (size == 0)

@@ -17,6 +17,9 @@ namespace pup {
 /// 3-7 of the Unicode standard).
 std::size_t utf8_size(std::string_view text);
 
+/// Whether all of it is such sequences.
+bool is_utf8(std::string_view text);
+
 /// What stands at the front of a text.
 struct text_piece {
   enum class kind : std::uint8_t {

@@ -33,6 +33,10 @@ inline constexpr std::uint32_t checks = 1'000;
 inline constexpr std::size_t patterns = 1024;
 /// Most supplementary groups: NGROUPS_MAX of the kernel, setgroups(2).
 inline constexpr std::size_t supplementary_groups = 65'536;
+/// Largest sum of the texts that hold %{env:NAME}, with the values in place, in
+/// bytes: twice the largest file. Else a few letters of it, each a value of 128
+/// KiB, would fill the memory.
+inline constexpr std::size_t expanded_bytes = 32u << 20;
 /// Most files of variables of one process.
 inline constexpr std::size_t env_files = 256;
 }  // namespace bounds

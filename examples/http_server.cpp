@@ -208,7 +208,8 @@ private:
   void stop() {
     unlisten();
     signalfd_siginfo ignored;
-    static_cast<void>(::read(signals_, &ignored, sizeof(ignored)));
+    [[maybe_unused]] const auto size =
+        ::read(signals_, &ignored, sizeof(ignored));
     stopping_ = true;
     for (auto at = connections_.begin(); at != connections_.end();) {
       const auto current = at++;

@@ -61,8 +61,9 @@ private:
                           return;
                         std::uint64_t count = 0;
                         // ECANCELED: it was set.
-                        static_cast<void>(::read(self->timer_.native_handle(),
-                                                 &count, sizeof(count)));
+                        [[maybe_unused]] const auto size =
+                            ::read(self->timer_.native_handle(), &count,
+                                   sizeof(count));
                         arm(self->timer_.native_handle());
                         self->wait();
                         for (const auto& f : self->callbacks_)

@@ -3,6 +3,7 @@
 #include "pup/config/plain_text.hpp"
 #include "pup/runtime/log_text.hpp"
 #include "pup/runtime/manual.hpp"
+#include "pup/runtime/place.hpp"
 
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
@@ -157,6 +158,8 @@ private:
   }
 
   std::string valued_option(const std::string& name, const std::string& value) {
+    if (name == "--name" && !usable_name(value))
+      return "--name: " + name_fault(value);
     if (name == "--name")
       command_.name = value;
     else if (name == "--config")

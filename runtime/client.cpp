@@ -55,12 +55,6 @@ constexpr milliseconds work_timeout{180'000};
 /// Last line of a background supervisor that has come up, followed by its name.
 constexpr std::string_view up_marker = "pup is up: ";
 
-text_style style_of_stdout() {
-  const auto* no_colour = std::getenv("NO_COLOR");
-  return {::isatty(STDOUT_FILENO) == 1
-          && (no_colour == nullptr || *no_colour == '\0')};
-}
-
 /// "1.5 s"
 std::string in_seconds(milliseconds x) {
   std::array<char, 32> text{};
@@ -336,7 +330,8 @@ exit_code status(const command& what, const control_actor& control,
   const auto answer = with.ask(control, get_status{what.id});
   if (!answer)
     return complain(session::text_of_error(answer.error()));
-  print(what.json ? render_json(*answer) : render(*answer, style_of_stdout()));
+  print(what.json ? render_json(*answer)
+                  : render(*answer, text_style{shows_colours()}));
   return exit_code::done;
 }
 
@@ -374,34 +369,27 @@ exit_code send_signal_to(const command& what, const control_actor& control,
 // A frame of the protocol has room for the text and its envelope.
 constexpr std::size_t most_applied_bytes = ipc_frame_bytes - (64u << 10);
 
-/// The supervisor that is to run the file.
-wanted_supervisor meant_to_run(const command& what, const std::string& text) {
+/// The supervisor that is to run the text. What stands in no file means the one
+/// that it names, or the one that other commands mean here.
+wanted_supervisor meant_to_run(const command& what, const std::string& file,
+                               const config_text& content) {
   auto result = wanted_by(what);
-  if (!what.name && !what.of_config)
-    result.config = look_at(what.config, text);
+  if (what.name || what.of_config)
+    return result;
+  auto looked_at = look_at(file, content.text);
+  if (!content.piped)
+    result.config = std::move(looked_at);
+  else if (looked_at.name)
+    result.name = std::move(looked_at.name);
   return result;
 }
 
-/// The text of a configuration, and why root's supervisor does not take it.
-struct applied_text {
-  std::string text;
-  std::vector<diagnostic> objections{};
-};
-
-std::variant<applied_text, os_fault> read_applied_text(
-    const std::string& path) {
-  applied_text result;
-  if (::geteuid() == 0) {
-    auto read = read_config(path);
-    if (auto* text = std::get_if<std::string>(&read))
-      return applied_text{std::move(*text)};
-    result.objections = std::get<std::vector<diagnostic>>(std::move(read));
-  }
-  auto read = read_text(path, most_applied_bytes);
-  if (auto* fault = std::get_if<os_fault>(&read))
-    return std::move(*fault);
-  result.text = std::get<std::string>(std::move(read));
-  return result;
+/// Where the text stands. What comes through a pipe is taken for a file of the
+/// working folder.
+std::string place_of(const std::string& config, const config_text& content) {
+  const auto written = as_written(config);
+  return content.piped ? working_folder() + written.substr(written.rfind('/'))
+                       : written;
 }
 
 /// Whether it is root's; one that does not say is taken for that.
@@ -414,24 +402,28 @@ bool is_roots(const control_actor& control, session& with) {
 }
 
 exit_code apply_config(const command& what) {
-  const auto read = read_applied_text(what.config);
-  if (const auto* fault = std::get_if<os_fault>(&read))
-    return complain(to_string(*fault) + "; name a readable configuration",
+  const auto read = examine_config(what.config);
+  if (const auto* faults = std::get_if<std::vector<diagnostic>>(&read))
+    return complain(*faults);
+  const auto& content = std::get<config_text>(read);
+  const auto& text = content.text;
+  const auto& objections = content.objections;
+  if (text.size() > most_applied_bytes)
+    return complain(what.config + ": is larger than "
+                        + std::to_string(most_applied_bytes >> 10)
+                        + " KiB; apply less at once",
                     exit_code::usage);
-  const auto& [text, objections] = std::get<applied_text>(read);
+  const auto file = place_of(what.config, content);
   session with{what.timeout};
-  auto reached = reach(what, meant_to_run(what, text), with);
+  auto reached = reach(what, meant_to_run(what, file, content), with);
   if (const auto* code = std::get_if<exit_code>(&reached))
     return *code;
   if (!objections.empty() && is_roots(std::get<control_actor>(reached), with)) {
-    for (const auto& x : objections)
-      complain(to_string(x));
-    return exit_code::usage;
+    return complain(objections);
   }
-  const auto answer =
-      with.order(std::get<control_actor>(reached),
-                 apply{text, what.config, folder_of(as_written(what.config)),
-                       what.dry_run, what.wait, caller()});
+  const auto answer = with.order(std::get<control_actor>(reached),
+                                 apply{text, what.config, folder_of(file),
+                                       what.dry_run, what.wait, caller()});
   if (!answer)
     return complain(with.text_of_order_error(answer.error()));
   for (const auto& x : answer->faults)
@@ -655,7 +647,7 @@ exit_code start(const command& what) {
     return complain(with.text_of_order_error(answer.error()));
   const auto now = with.ask(control, get_status{});
   if (now)
-    print(render(*now, style_of_stdout()));
+    print(render(*now, text_style{shows_colours()}));
   const auto failures = render_failures(answer->outcomes);
   complain_lines(failures);
   return failures.empty() ? exit_code::done : exit_code::failed;

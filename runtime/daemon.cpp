@@ -55,6 +55,7 @@ constexpr const char* state_lock_name = "state-lock";
 constexpr const char* config_name = "config";
 constexpr const char* config_file_name = "config-file";
 constexpr const char* facts_name = "facts";
+constexpr const char* variables_name = "variables";
 constexpr const char* own_name = "name";
 
 /// What this process takes before it has started anything: the loops of
@@ -109,13 +110,40 @@ void leave_terminal(const std::string& file) {
 /// The text of an apply request, which stands beside its file and is about this
 /// supervisor: by its name, or without one by where it stands, as the client
 /// has found out. A name that was chosen on the command line, `given`, wins.
-load_result read_applied(const apply& x, const std::string& name, bool given) {
-  auto result = load_text(x.text, x.file, x.folder);
+load_result read_applied(const apply& x, const std::string& name, bool given,
+                         const asked_function& asked, variable_files& files) {
+  auto result = load_text(x.text, x.file, x.folder, asked, &files);
   if (auto* spec = std::get_if<pup_spec>(&result))
     if (given || !head_of(x.text).name)
       spec->name = name;
   return result;
 }
+
+/// What was found out while the last configuration was read, by whoever may
+/// wait.
+struct reading {
+  std::string path;
+  std::string resolved;  ///< where its links lead
+  variable_files files;
+};
+
+/// Said by one thread, asked for by another.
+class last_reading {
+public:
+  void set(reading x) {
+    const std::lock_guard guard{mutex_};
+    last_ = std::move(x);
+  }
+  /// Empty: nobody has read it.
+  reading of(const std::string& path) {
+    const std::lock_guard guard{mutex_};
+    return path == last_.path ? last_ : reading{};
+  }
+
+private:
+  std::mutex mutex_;
+  reading last_;
+};
 
 /// As the configuration was read: root goes through nobody else's links, which
 /// may have taken the folder's place meanwhile.
@@ -168,11 +196,12 @@ class daemon {
 public:
   daemon(pup_spec spec, place where, start_facts facts, unique_fd signals,
          const command& what, std::shared_ptr<guardian_link> guardian,
-         std::optional<gid_t> readers)
+         std::optional<gid_t> readers, std::vector<std::string> remarks)
       : place_(std::move(where)),
         background_(what.background),
         guardian_(std::move(guardian)),
         facts_(std::move(facts)),
+        remarks_(std::move(remarks)),
         signals_(loop_, signals.release()),
         readers_(readers),
         had_folder_(place_.is_open()
@@ -184,12 +213,21 @@ public:
     options.config = facts_.config;
     options.version = PUP_VERSION;
     use_state_folder(options);
+    options.warnings = [this] { return warnings(); };
     options.owner = place_.mark();
     options.own_folders.push_back(
         std::filesystem::path{place_.socket_path()}.parent_path().string());
     options.console = !background_;
-    options.load = [name = place_.name(), given = what.name.has_value()](
-                       const apply& x) { return read_applied(x, name, given); };
+    options.load = [name = place_.name(), given = what.name.has_value(),
+                    last = last_reading_](const apply& x,
+                                          const asked_function& asked) {
+      reading found;
+      found.path = path_of(x);
+      found.resolved = canonical(found.path);
+      auto result = read_applied(x, name, given, asked, found.files);
+      last->set(std::move(found));
+      return result;
+    };
     options.applied = [this](const apply& x) { applied(x); };
     options.ends_with_groups = !background_;
     options.guardian = guardian_;
@@ -220,6 +258,7 @@ public:
     host_.reset();
     if (left_)
       end_left();
+    result_ = after_output(result_);
     if (guardian_)
       guardian_->farewell(static_cast<int>(result_));
     return result_;
@@ -227,16 +266,21 @@ public:
 
 private:
   void use_state_folder(host_options& options) const {
-    if (place_.state_folder().empty()) {
-      options.warnings = [why = in_memory(place_)] {
-        return std::vector<std::string>{why};
-      };
+    if (place_.state_folder().empty())
       return;
-    }
     options.log_folder = log_folder(place_.state_folder());
     options.state_folder = place_.state_folder();
     options.state_is_locked = true;
     options.own_folders.push_back(place_.state_folder());
+  }
+
+  /// On a thread of the actor system.
+  std::vector<std::string> warnings() {
+    const std::lock_guard guard{facts_mutex_};
+    auto result = remarks_;
+    if (place_.state_folder().empty())
+      result.push_back(in_memory(place_));
+    return result;
   }
 
   /// Each control actor gets the socket: its predecessor has failed.
@@ -264,14 +308,12 @@ private:
       guardian_->ready();
     up_ = true;
     if (!background_) {
-      std::printf("pup: '%s' is up, pid %d\n", place_.name().c_str(),
-                  ::getpid());
-      std::fflush(stdout);
+      print("pup: '" + place_.name() + "' is up, pid "
+            + std::to_string(::getpid()) + '\n');
       return;
     }
     if (first) {
-      std::printf("%s%s\n", up_marker, place_.name().c_str());
-      std::fflush(stdout);
+      print(up_marker + place_.name() + '\n');
     }
     leave();
   }
@@ -382,11 +424,14 @@ private:
   /// and by its path commands find us. On a thread of the actor system.
   void applied(const apply& x) {
     const std::lock_guard guard{facts_mutex_};
-    change_config(facts_, path_of(x));
+    const auto found = last_reading_->of(path_of(x));
+    change_config(facts_, path_of(x), found.resolved);
+    remarks_.clear();
     if (guardian_) {
       guardian_->note(config_name, x.text);
       guardian_->note(config_file_name, facts_.config);
       guardian_->note(facts_name, text_of(facts_));
+      guardian_->note(variables_name, text_of(found.files));
     }
     if (!place_.is_open())
       return;  // is told with the next folder
@@ -529,8 +574,11 @@ private:
   std::shared_ptr<guardian_link> guardian_;
   // Told of by the actor system and by the loop.
   std::mutex facts_mutex_;
+  std::shared_ptr<last_reading> last_reading_ =
+      std::make_shared<last_reading>();
   start_facts facts_;
-  bool away_ = false;  // from the terminal that started it
+  std::vector<std::string> remarks_;  // of what is gone on with; for the status
+  bool away_ = false;                 // from the terminal that started it
   bool asked_to_stop_ = false;
   bool up_ = false;     // can be reached
   bool aside_ = false;  // a successor has all but some connections
@@ -547,8 +595,8 @@ private:
   publication publication_;  // goes first: it refers to the actor system
   std::optional<status_door> door_;
   std::optional<folder_watch> folder_watch_;
-  bool had_folder_ = true;   // this one, or one before it
-  std::string lost_;         // why it cannot be made anew
+  bool had_folder_ = true;  // this one, or one before it
+  std::string lost_;        // why it cannot be made anew
   // What ran when the guardian was lost.
   std::optional<unwatched> left_;
 };
@@ -560,8 +608,9 @@ namespace {
 /// What is to run: a configuration's content, and the file it stands in.
 struct wanted_config {
   load_result content;
-  config_file file;                  // without paths: it came in words
-  std::vector<std::string> known{};  // see start_facts
+  config_file file;                    // without paths: it came in words
+  std::vector<std::string> known{};    // see start_facts
+  std::vector<std::string> remarks{};  // for the status
 };
 
 std::optional<wanted_config> find_config(const command& what,
@@ -578,9 +627,12 @@ std::optional<wanted_config> find_config(const command& what,
     auto& notes = guardian->inherited().notes;
     if (const auto text = notes.find(config_name); text != notes.end()) {
       const auto& file = notes[config_file_name];
-      return wanted_config{load_known_text(text->second, file),
-                           look_at(file, text->second),
-                           known_paths(notes[facts_name])};
+      std::vector<std::string> remarks;
+      auto content =
+          load_known_text(text->second, file,
+                          variable_files_of(notes[variables_name]), remarks);
+      return wanted_config{std::move(content), look_at(file, text->second),
+                           known_paths(notes[facts_name]), std::move(remarks)};
     }
   }
   auto file = what.of_config.value_or(what.config);
@@ -592,8 +644,12 @@ std::optional<wanted_config> find_config(const command& what,
   if (auto* faults = std::get_if<std::vector<diagnostic>>(&text))
     return wanted_config{std::move(*faults), {}};
   const auto& content = std::get<std::string>(text);
-  wanted_config result{load_text(content, file), look_at(file, content)};
+  variable_files files;
+  wanted_config result{
+      load_text(content, file, folder_of(as_written(file)), {}, &files),
+      look_at(file, content)};
   if (guardian != nullptr) {
+    guardian->note(variables_name, text_of(files));
     guardian->note(config_name, content);
     guardian->note(config_file_name, result.file.written);
   }
@@ -675,6 +731,8 @@ exit_code run_supervisor(const command& what) {
     return exit_code::usage;
   }
   auto& spec = std::get<pup_spec>(wanted->content);
+  for (const auto& x : wanted->remarks)
+    complain("pup: " + x);
   const auto& file = wanted->file;
   const auto follows = guardian && guardian->inherited().predecessors > 0;
   spec.name = name_of(what, file, guardian.get());
@@ -689,7 +747,7 @@ exit_code run_supervisor(const command& what) {
   }
   start_facts facts;
   facts.known = std::move(wanted->known);
-  change_config(facts, file.written);
+  change_config(facts, file.written, canonical(file.written));
   facts.version = PUP_VERSION;
   facts.started = std::chrono::system_clock::now();
   if (!follows && !what.name)
@@ -740,7 +798,8 @@ exit_code run_supervisor(const command& what) {
             std::move(signals),
             what,
             guardian,
-            readers};
+            readers,
+            std::move(wanted->remarks)};
   return it.run();
 }
 

@@ -25,7 +25,9 @@
 #include "pup/runtime/service_manager.hpp"
 #include "pup/runtime/socket_keeper.hpp"
 #include "pup/runtime/survivors.hpp"
+#include "pup/runtime/trusted_path.hpp"
 #include "pup/runtime/usage.hpp"
+#include "pup/runtime/waiting_work.hpp"
 
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
@@ -35,6 +37,7 @@
 #include <atomic>
 #include <charconv>
 #include <map>
+#include <mutex>
 #include <optional>
 #include <random>
 #include <set>
@@ -56,6 +59,26 @@ const std::string leaving_note = "leaving";
 // what restarts them is a defect in pup itself. 10 in 60 s leaves room for
 // several at once, and ends a supervisor that cannot keep its own actors.
 constexpr intensity root_intensity{10, std::chrono::seconds(60)};
+
+// Configurations that are being read: the second when the first was given up.
+constexpr std::size_t most_loading = 2;
+
+/// Said by one thread, asked for by another.
+class latest {
+public:
+  void set(const std::string& x) {
+    const std::lock_guard guard{mutex_};
+    text_ = x;
+  }
+  std::string get() {
+    const std::lock_guard guard{mutex_};
+    return text_;
+  }
+
+private:
+  std::mutex mutex_;
+  std::string text_;
+};
 
 /// A thread that runs an io_context until destruction.
 class loop_thread {
@@ -197,8 +220,12 @@ private:
   void begin(pup_spec spec, host_options options) {
     if (const auto faults = check(spec); !faults.empty())
       throw std::invalid_argument(faults.front());
-    if (!options.state_folder.empty() && !options.state_is_locked)
-      lock_folder(options.state_folder, spec.name);
+    if (!options.state_is_locked) {
+      options.log_folder = judged(options.log_folder);
+      options.state_folder = judged(options.state_folder);
+      if (!options.state_folder.empty())
+        lock_folder(options.state_folder, spec.name);
+    }
     if (options.environment.empty())
       options.environment = own_environment();
     // In front: the first of equal names counts.
@@ -289,6 +316,27 @@ private:
     self->send_exit(root_, caf::exit_reason::kill);
     for (; count > 0; --count)
       self->receive([](const caf::down_msg&) {});
+  }
+
+  /// Files in these are found by their names, so nobody else may exchange a
+  /// folder on the way. Returns the path without links. What cannot be made is
+  /// for journal and log to tell.
+  static std::string judged(const std::string& folder) {
+    if (folder.empty())
+      return folder;
+    const auto opened = trusted_folder::open(folder, {0700, {}});
+    if (const auto* fault = std::get_if<os_fault>(&opened)) {
+      if (!fault->why.empty())
+        throw std::runtime_error(folder + ": " + reason_of(*fault));
+      return folder;
+    }
+    const auto& found = std::get<trusted_folder>(opened);
+    if (found.shared())
+      throw std::runtime_error(
+          folder
+          + ": others may write to it or to a folder above it; use one that "
+            "only this program's user may write to");
+    return found.path();
   }
 
   /// Where it is not there, or cannot be written to, the journal tells.
@@ -622,6 +670,22 @@ private:
     return result;
   }
 
+  /// On a thread of its own, and what it has asked for last.
+  load_function loading(decltype(host_options::load) load) {
+    return [this, load = std::move(load)](const apply& x,
+                                          std::function<void(loaded)> done) {
+      const auto asked = std::make_shared<latest>();
+      const auto read = [load, x, asked, done] {
+        auto content =
+            load(x, [asked](const std::string& what) { asked->set(what); });
+        return [done, content = std::move(content)] { done({content}); };
+      };
+      if (const auto trouble = loading_.begin(read); !trouble.empty())
+        done({{}, "cannot be read now: " + trouble});
+      return [asked] { return asked->get(); };
+    };
+  }
+
   child_spec control_child(const pup_spec& spec, const host_options& options) {
     control_args args;
     args.identity.name = spec.name;
@@ -639,7 +703,8 @@ private:
       return all;
     };
     args.launcher = world_.launcher;
-    args.load = options.load;
+    if (options.load)
+      args.load = loading(options.load);
     args.applied = options.applied;
     args.unit = [this, name = spec.name](const process_spec& x) {
       return unit_child(name, x);
@@ -712,6 +777,7 @@ private:
   // When everything else is another's.
   std::optional<carrier> carrier_;
   std::shared_ptr<proxy> carrying_;
+  waiting_work loading_{most_loading};
   bool stopping_ = false;
   std::atomic<bool> accident_ = false;  // what ends us was not asked for
 };

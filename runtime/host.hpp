@@ -32,7 +32,9 @@ struct host_options {
   std::string version = "embedded";
   /// Folder of the log store (log_store.hpp), for `pup logs` the folder "log"
   /// in the state folder. Empty: there is no store, and output goes only where
-  /// `logger` of the configuration names a file.
+  /// `logger` of the configuration names a file. As the next one, it is made
+  /// when it is missing; nobody but this process's user and root may be able to
+  /// write to it or exchange a folder above it (docs/SECURITY.md).
   std::string log_folder;
   /// Folder of the state file (state_file.hpp), which lets the supervisor go on
   /// where it was when it is killed. Locked as long as the host lives, so that
@@ -50,9 +52,12 @@ struct host_options {
   bool console = false;
   /// What every process inherits. Empty: this process's environment.
   std::vector<std::string> environment;
-  /// Reads the text that an apply request brings, as config/load.hpp does. On a
-  /// thread of the actor system. Empty: apply is refused.
-  std::function<load_result(const apply&)> load;
+  /// Reads the text that an apply request brings, as config/load.hpp does, and
+  /// tells what it is about to ask the machine for. On a thread of its own: it
+  /// may wait for ever, and be given up; two at once. Empty: apply is refused.
+  std::function<load_result(
+      const apply&, const std::function<void(const std::string&)>& asked)>
+      load;
   /// Told when all of that text holds, before the request is answered. On a
   /// thread of the actor system; must not block. May be unset.
   std::function<void(const apply&)> applied;
@@ -87,7 +92,8 @@ class host {
 public:
   /// Throws std::system_error when SIGCHLD is ignored or a thread cannot be
   /// started, std::invalid_argument with the faults of a spec that check()
-  /// refuses, std::runtime_error when another one has the state folder.
+  /// refuses, std::runtime_error when another one has the state folder, or
+  /// others may write to it or to the log folder.
   host(caf::actor_system& sys, pup_spec spec, host_options options);
   host(const host&) = delete;
   host& operator=(const host&) = delete;

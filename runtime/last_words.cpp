@@ -22,7 +22,8 @@ void write_line(std::initializer_list<const char*> parts) noexcept {
   for (const auto* x : parts)
     if (count < most)
       all[count++] = {const_cast<char*>(x), std::strlen(x)};
-  static_cast<void>(::writev(STDERR_FILENO, all, static_cast<int>(count)));
+  [[maybe_unused]] const auto written =
+      ::writev(STDERR_FILENO, all, static_cast<int>(count));
 }
 
 /// The exception that is being handled, in words. Whether it is a shortage.

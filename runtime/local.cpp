@@ -1,6 +1,7 @@
 #include "pup/runtime/local.hpp"
 
 #include "pup/config/edit.hpp"
+#include "pup/config/expand.hpp"
 #include "pup/config/import.hpp"
 #include "pup/config/plain_text.hpp"
 #include "pup/runtime/config_file.hpp"
@@ -11,10 +12,12 @@
 #include "pup/runtime/output.hpp"
 #include "pup/runtime/service.hpp"
 #include "pup/runtime/text_file.hpp"
+#include "pup/runtime/trusted_path.hpp"
 
 #include <cerrno>
 #include <cstdlib>
 #include <filesystem>
+#include <optional>
 
 #include <unistd.h>
 
@@ -136,10 +139,51 @@ exit_code import(const command& what) {
   return exit_code::done;
 }
 
+/// Why a running supervisor would not use `path`; empty: it would, or the path
+/// is another one for each instance.
+std::string objection_to(const std::string& path, bool is_folder) {
+  if (path.empty() || find_placeholders(path).per_instance())
+    return {};
+  const auto real = expand(path, 0, 0, {});
+  const auto why = [](const auto& found) {
+    const auto* fault = std::get_if<os_fault>(&found);
+    return fault != nullptr ? fault->why : std::string{};
+  };
+  return is_folder ? why(trusted_folder::open(real)) : why(locate(real));
+}
+
+/// Paths that lead through places of others in a way that is not followed when
+/// they are used (docs/SECURITY.md): that depends on the machine, so it is no
+/// fault of the text.
+void warn_of_paths(const std::string& config, const pup_spec& spec) {
+  const auto warn = [&](const std::string& whose, const std::string& path,
+                        bool is_folder = false) {
+    if (const auto why = objection_to(path, is_folder); !why.empty())
+      complain(config + ": warning: " + whose + ": " + why);
+  };
+  const auto warn_of_output = [&](const std::string& whose,
+                                  const output_spec& x) {
+    warn(whose, x.stdout_file);
+    warn(whose, x.stderr_file);
+  };
+  warn_of_output("logger", spec.logger.output);
+  for (const auto& x : spec.processes) {
+    if (!(x.output == spec.logger.output))
+      warn_of_output(x.id + ".logger", x.output);
+    warn(x.id + ".pidFile", x.pid_file);
+    for (const auto& path : x.watch)
+      warn(x.id + ".watch", path);
+    // Its own user goes where it may; links of others lead pup's own astray.
+    if (!x.attributes.run_as || x.attributes.run_as->uid == ::geteuid())
+      warn(x.id + ".cwd", x.cwd, true);
+  }
+}
+
 exit_code validate(const command& what) {
   const auto loaded = load_file(what.config);
   if (const auto* faults = std::get_if<std::vector<diagnostic>>(&loaded))
     return complain(*faults);
+  warn_of_paths(what.config, std::get<pup_spec>(loaded));
   print(shown(what.config) + ": ok\n");
   return exit_code::done;
 }

@@ -226,7 +226,7 @@ void log_sink::impl::post(std::function<void()> f) {
     posted_.push_back(std::move(f));
   }
   const std::uint64_t one = 1;
-  static_cast<void>(::write(wake_.get(), &one, sizeof(one)));
+  [[maybe_unused]] const auto woken = ::write(wake_.get(), &one, sizeof(one));
 }
 
 void log_sink::impl::run() {
@@ -288,7 +288,8 @@ void log_sink::impl::round() {
 
 void log_sink::impl::run_posted() {
   std::uint64_t ignored = 0;
-  static_cast<void>(::read(wake_.get(), &ignored, sizeof(ignored)));
+  [[maybe_unused]] const auto size =
+      ::read(wake_.get(), &ignored, sizeof(ignored));
   run_due();
 }
 

@@ -199,7 +199,8 @@ log_file::written log_file::write(std::string_view lines, time_point now) {
       whole = end == std::string_view::npos ? 0 : end + 1;
       if (regular_ && whole < put.bytes) {
         size_ -= put.bytes - whole;
-        static_cast<void>(::ftruncate(file_.get(), static_cast<off_t>(size_)));
+        [[maybe_unused]] const auto cut =
+            ::ftruncate(file_.get(), static_cast<off_t>(size_));
       }
     }
     result.bytes += whole;

@@ -283,8 +283,8 @@ int log_store::write_mark(source& x, std::uint8_t flags, time_point now) {
 int log_store::fail(int error, time_point now) {
   retry_at_ = now + retry_pause;
   trouble_ = error;
-  if (file_)
-    static_cast<void>(::ftruncate(file_.get(), static_cast<off_t>(size_)));
+  if (file_) [[maybe_unused]]
+    const auto cut = ::ftruncate(file_.get(), static_cast<off_t>(size_));
   return error;
 }
 

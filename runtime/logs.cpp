@@ -118,10 +118,8 @@ std::variant<std::string, exit_code> meant_by(const command& what,
 class printer {
 public:
   explicit printer(const command& what) {
-    const auto* no_colour = std::getenv("NO_COLOR");
     style_.json = what.json;
-    style_.colour = !what.json && ::isatty(STDOUT_FILENO) == 1
-                    && (no_colour == nullptr || *no_colour == '\0');
+    style_.colour = !what.json && shows_colours();
     style_.text = what.json       ? escapes::keep
                   : style_.colour ? escapes::keep_colours
                                   : escapes::strip_controls;

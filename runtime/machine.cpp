@@ -160,7 +160,7 @@ std::variant<unique_fd, os_fault> open_config(const std::string& path) {
 
 }  // namespace
 
-std::variant<std::string, std::vector<diagnostic>> read_config(
+std::variant<config_text, std::vector<diagnostic>> examine_config(
     const std::string& path) {
   const auto opened = open_config(path);
   if (const auto* fault = std::get_if<os_fault>(&opened))
@@ -178,12 +178,16 @@ std::variant<std::string, std::vector<diagnostic>> read_config(
   if (!S_ISREG(info.st_mode) && !S_ISFIFO(info.st_mode))
     return failed(path, "is no regular file",
                   "name a readable configuration file");
+  config_text result;
+  result.piped = S_ISFIFO(info.st_mode);
+  if (result.piped)  // it is open: now its writer may take its time
+    ::fcntl(fd.get(), F_SETFL, O_RDONLY);
   if (::geteuid() == 0)
     if (auto why = distrust(info, caller_of_root()); !why.empty())
-      return failed(path, why + ", and pup runs as root",
-                    "chown it to root and chmod it 644, or run pup as its "
-                    "owner");
-  std::string text;
+      result.objections =
+          failed(path, why + ", and pup runs as root",
+                 "chown it to root and chmod it 644, or run pup as its owner");
+  auto& text = result.text;
   std::array<char, 65'536> buffer{};
   // One byte above the bound is enough for load() to refuse it.
   while (text.size() <= bounds::config_bytes) {
@@ -197,10 +201,42 @@ std::variant<std::string, std::vector<diagnostic>> read_config(
       break;
     text.append(buffer.data(), static_cast<std::size_t>(n));
   }
-  return text;
+  return result;
+}
+
+std::variant<std::string, std::vector<diagnostic>> read_config(
+    const std::string& path) {
+  auto found = examine_config(path);
+  if (auto* faults = std::get_if<std::vector<diagnostic>>(&found))
+    return std::move(*faults);
+  auto& content = std::get<config_text>(found);
+  if (!content.objections.empty())
+    return std::move(content.objections);
+  return std::move(content.text);
 }
 
 namespace {
+
+template <class Result, class... Args>
+void tell_first(std::function<Result(const std::string&, Args...)>& question,
+                const std::string& kind, const asked_function& asked) {
+  question = [question, kind, asked](const std::string& x, Args... rest) {
+    asked(kind + x);
+    return question(x, rest...);
+  };
+}
+
+/// What may have to wait is told before it is asked.
+world telling(world machine, const asked_function& asked) {
+  tell_first(machine.folder_problem, {}, asked);
+  tell_first(machine.program_problem, {}, asked);
+  tell_first(machine.env_file, {}, asked);
+  tell_first(machine.is_link, {}, asked);
+  tell_first(machine.time_zone_problem, "the time zone ", asked);
+  tell_first(machine.user, "the user ", asked);
+  tell_first(machine.group, "the group ", asked);
+  return machine;
+}
 
 load_result load_beside(const std::string& text, const std::string& shown,
                         const std::string& folder, world machine) {
@@ -225,17 +261,75 @@ load_result load_text(const std::string& text, const std::string& path) {
 }
 
 load_result load_text(const std::string& text, const std::string& shown,
-                      const std::string& folder) {
-  return load_beside(text, shown, folder, real_world());
+                      const std::string& folder, const asked_function& asked,
+                      variable_files* files) {
+  auto machine = real_world();
+  if (files != nullptr)
+    machine.env_file = [files, read = std::move(machine.env_file)](
+                           const std::string& path, uid_t uid) {
+      auto found = read(path, uid);
+      if (found.problem.empty())
+        (*files)[path] = found.text;
+      return found;
+    };
+  return load_beside(
+      text, shown, folder,
+      asked ? telling(std::move(machine), asked) : std::move(machine));
 }
 
-load_result load_known_text(const std::string& text, const std::string& path) {
+load_result load_known_text(const std::string& text, const std::string& path,
+                            const variable_files& files,
+                            std::vector<std::string>& remarks) {
   auto machine = real_world();
+  machine.env_file = [&files, &remarks, read = std::move(machine.env_file)](
+                         const std::string& file, uid_t uid) {
+    auto found = read(file, uid);
+    const auto known = files.find(file);
+    if (known == files.end())
+      return found;
+    if (!found.problem.empty())
+      remarks.push_back(file + ": " + found.problem
+                        + "; what is started gets the variables that were in "
+                          "it, until another configuration is applied");
+    return env_file_text{known->second, {}, false};
+  };
   machine.folder_problem = [](const std::string&) { return std::string{}; };
   machine.program_problem = [](const std::string&, const std::string&,
                                const std::string&) { return std::string{}; };
   return load_beside(text, path, folder_of(as_written(path)),
                      std::move(machine));
+}
+
+// "PATH-BYTES TEXT-BYTES\n", then both.
+std::string text_of(const variable_files& files) {
+  std::string result;
+  for (const auto& [path, text] : files)
+    result += std::to_string(path.size()) + ' ' + std::to_string(text.size())
+              + '\n' + path + text;
+  return result;
+}
+
+variable_files variable_files_of(const std::string& text) {
+  variable_files result;
+  const auto* at = text.data();
+  const auto* const end = at + text.size();
+  while (at != end) {
+    std::size_t path_bytes = 0;
+    std::size_t text_bytes = 0;
+    const auto first = std::from_chars(at, end, path_bytes);
+    if (first.ec != std::errc{} || first.ptr == end || *first.ptr != ' ')
+      return {};
+    const auto second = std::from_chars(first.ptr + 1, end, text_bytes);
+    if (second.ec != std::errc{} || second.ptr == end || *second.ptr != '\n')
+      return {};
+    at = second.ptr + 1;
+    const auto left = static_cast<std::size_t>(end - at);
+    if (path_bytes > left || text_bytes > left - path_bytes)
+      return {};
+    result[{at, path_bytes}] = {at + path_bytes, text_bytes};
+    at += path_bytes + text_bytes;
+  }
+  return result;
 }
 
 load_result load_file(const std::string& path) {

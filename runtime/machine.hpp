@@ -3,6 +3,8 @@
 
 #include "pup/config/load.hpp"
 
+#include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <variant>
@@ -22,16 +24,44 @@ world real_world();
 /// somebody else lead to, but the user who called sudo: it says what root is to
 /// run.
 load_result load_file(const std::string& path);
-/// The two halves of that: the text, and what it says when it stands there.
+/// What stands in a configuration file.
+struct config_text {
+  std::string text;
+  /// Why root's supervisor does not run it: whose it is. Empty: it does.
+  std::vector<diagnostic> objections{};
+  /// It came through a pipe (/dev/stdin): there is no such file later.
+  bool piped = false;
+};
+
+/// Reads it, once. Through links as load_file(); a pipe until its end.
+std::variant<config_text, std::vector<diagnostic>> examine_config(
+    const std::string& path);
+/// The two halves of load_file(): the text, and what it says when it stands
+/// there.
 std::variant<std::string, std::vector<diagnostic>> read_config(
     const std::string& path);
 load_result load_text(const std::string& text, const std::string& path);
+/// Told what load() is about to ask the machine for: a path, an account.
+using asked_function = std::function<void(const std::string& what)>;
+/// Files of variables as they have been read: their texts, by path.
+using variable_files = std::map<std::string, std::string>;
 /// `shown` is the file's name in faults, `folder` where it stands: absolute.
+/// `files`: gets the files of variables that are read; may be null.
 load_result load_text(const std::string& text, const std::string& shown,
-                      const std::string& folder);
+                      const std::string& folder,
+                      const asked_function& asked = {},
+                      variable_files* files = nullptr);
 /// The same for a text that has been run already: folders and programs may be
-/// missing by now, which is for the starts of its processes to tell.
-load_result load_known_text(const std::string& text, const std::string& path);
+/// missing by now, which is for the starts of its processes to tell. The files
+/// of variables are those of `files`, where there are any; what has become of
+/// one that cannot be read any more is added to `remarks`.
+load_result load_known_text(const std::string& text, const std::string& path,
+                            const variable_files& files,
+                            std::vector<std::string>& remarks);
+
+/// Such files in one text, and back; of another text nothing.
+std::string text_of(const variable_files& files);
+variable_files variable_files_of(const std::string& text);
 
 /// Whom root trusts besides itself: the user who called sudo means files of
 /// their own. 0: there is none.

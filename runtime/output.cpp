@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <system_error>
 
 #include <fcntl.h>
@@ -68,6 +69,12 @@ bool print(std::string_view text) {
     if (const auto error = write_some(text); error != 0)
       fail(error);
   return state() == output_state::sound;
+}
+
+bool shows_colours() {
+  const auto* no_colour = std::getenv("NO_COLOR");
+  return ::isatty(STDOUT_FILENO) == 1
+         && (no_colour == nullptr || *no_colour == '\0');
 }
 
 bool wait_for_input(int fd) {

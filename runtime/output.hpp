@@ -25,6 +25,9 @@ void prepare_output(bool answers);
 /// reader has gone or because of a fault, which standard error has been told.
 bool print(std::string_view text);
 
+/// Whether standard output is a terminal, and NO_COLOR is not set.
+bool shows_colours();
+
 /// Waits until standard output has failed, or its reader has gone, or `fd` has
 /// something to read. False: the first two.
 bool wait_for_input(int fd);

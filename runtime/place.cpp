@@ -66,6 +66,11 @@ bool usable_name(const std::string& name) {
          && name != ".." && std::all_of(name.begin(), name.end(), is_of_names);
 }
 
+std::string name_fault(const std::string& name) {
+  return '\'' + name
+         + "' names no supervisor; use 1 to 64 of A-Za-z0-9@._-, not . or ..";
+}
+
 namespace {
 
 place_error failed(const std::string& object, const char* what, int error) {
@@ -500,9 +505,10 @@ bool is_of_names(char c) {
   return allowed.find(c) != std::string_view::npos;
 }
 
-void change_config(start_facts& facts, const std::string& config) {
+void change_config(start_facts& facts, const std::string& config,
+                   const std::string& resolved) {
   auto& known = facts.known;
-  for (const auto& path : {facts.config, canonical(config)}) {
+  for (const auto& path : {facts.config, resolved}) {
     known.erase(std::remove(known.begin(), known.end(), path), known.end());
     if (!path.empty() && path != config)
       known.insert(known.begin(), path);
@@ -597,11 +603,8 @@ place_error state_taken(const std::string& name, const std::string& state,
 }
 
 std::variant<unique_fd, running, place_error> try_lock_state(
-    const std::string& path) {
-  const unique_fd where{::open(path.c_str(), folder_flags)};
-  if (!where)
-    return failed(path, "open the folder", errno);
-  auto opened = open_lock(where.get(), path);
+    int where, const std::string& path) {
+  auto opened = open_lock(where, path);
   if (auto* error = std::get_if<place_error>(&opened))
     return std::move(*error);
   auto& fd = std::get<unique_fd>(opened);
@@ -610,7 +613,7 @@ std::variant<unique_fd, running, place_error> try_lock_state(
     return std::move(fd);
   if (errno == EAGAIN || errno == EACCES) {
     running holder;
-    read_facts(small_file(where.get(), lock_name), holder);
+    read_facts(small_file(where, lock_name), holder);
     return holder;
   }
   // Of a file system without locks: the runtime folder's must do.
@@ -621,7 +624,11 @@ std::variant<unique_fd, running, place_error> try_lock_state(
 
 std::variant<unique_fd, place_error> lock_state(const std::string& folder,
                                                 const std::string& name) {
-  auto tried = try_lock_state(folder);
+  const auto opened = trusted_folder::open(folder);
+  if (const auto* fault = std::get_if<os_fault>(&opened))
+    return place_error{place_errc::system,
+                       folder + ": cannot be opened: " + reason_of(*fault), 0};
+  auto tried = try_lock_state(std::get<trusted_folder>(opened).fd(), folder);
   if (auto* fd = std::get_if<unique_fd>(&tried))
     return std::move(*fd);
   if (auto* error = std::get_if<place_error>(&tried))
@@ -693,11 +700,12 @@ std::optional<place_error> place::open_state(unique_fd taken,
   if (auto* error = std::get_if<place_error>(&kept))
     return error->code == place_errc::system ? without(std::move(*error))
                                              : std::move(*error);
-  state_folder_ = std::get<checked_folder>(kept).path;
+  const auto& where = std::get<checked_folder>(kept);
+  state_folder_ = where.path;
   state_lock_ = std::move(taken);
   if (state_lock_)
     return std::nullopt;
-  auto tried = try_lock_state(state_folder_);
+  auto tried = try_lock_state(where.fd.get(), state_folder_);
   if (const auto* holder = std::get_if<running>(&tried))
     return state_taken(name_, state_folder_, folder_, *holder, env_);
   if (auto* error = std::get_if<place_error>(&tried)) {
@@ -851,7 +859,12 @@ std::optional<running> holder_of_state(const std::string& name,
   if (!parent || !usable_name(name))
     return std::nullopt;
   const unique_fd where{::open((*parent + "/" + name).c_str(), folder_flags)};
-  const auto lock = where ? open_regular(where.get(), lock_name) : unique_fd{};
+  struct stat info {};
+  // What somebody else has written there, commands would advise to kill.
+  if (!where || ::fstat(where.get(), &info) != 0 || info.st_uid != env.user
+      || (info.st_mode & (S_IWGRP | S_IWOTH)) != 0)
+    return std::nullopt;
+  const auto lock = open_regular(where.get(), lock_name);
   if (!lock || !locked_by_someone(lock.get()))
     return std::nullopt;
   running result;

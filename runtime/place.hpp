@@ -52,6 +52,8 @@ bool is_of_names(char c);
 /// Whether a supervisor may have this name: 1 to 64 of these, not . or .., so
 /// that it names a folder.
 bool usable_name(const std::string& name);
+/// What to say of one that is not.
+std::string name_fault(const std::string& name);
 
 /// What decides where files are.
 struct environment {
@@ -109,7 +111,9 @@ struct start_facts {
 };
 
 /// Another configuration is what runs: the former one's paths are known.
-void change_config(start_facts& facts, const std::string& config);
+/// `resolved`: where its links lead, as canonical() says.
+void change_config(start_facts& facts, const std::string& config,
+                   const std::string& resolved);
 
 /// The text that tells of them, and the paths that are known by such a text.
 std::string text_of(const start_facts& facts);
@@ -239,8 +243,9 @@ struct running {
   bool operator==(const running&) const = default;
 };
 
-/// The supervisors of this user, by name. Folders of other users, links and
-/// broken entries are skipped. Starting supervisors are not disturbed.
+/// The supervisors of this user, for root those of everybody in these folders,
+/// by name. Folders of other users, links and broken entries are skipped.
+/// Starting supervisors are not disturbed.
 std::vector<running> discover(const environment& env);
 
 /// Who has the state folder of this name, though nobody may find it: its

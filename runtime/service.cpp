@@ -96,13 +96,6 @@ bool has_control(std::string_view text) {
   });
 }
 
-bool is_utf8(std::string_view text) {
-  for (std::size_t size = 0; !text.empty(); text.remove_prefix(size))
-    if (size = utf8_size(text); size == 0)
-      return false;
-  return true;
-}
-
 // Why systemd takes no such path or variable; empty: it does.
 std::string_view path_fault(std::string_view text) {
   if (has_control(text))
@@ -131,8 +124,7 @@ std::string_view folder_fault(const std::string& folder) {
 std::optional<std::string> unit_name_fault(const std::string& supervisor) {
   if (usable_name(supervisor))
     return std::nullopt;
-  return "--name: '" + supervisor
-         + "' names no supervisor; use 1 to 64 of A-Za-z0-9@._-, not . or ..";
+  return name_fault(supervisor);
 }
 
 std::optional<std::string> unit_fault(const service& x) {

@@ -26,8 +26,10 @@ process_spec named(process_spec x, const std::string& id,
 // what the test has put there.
 struct apply_world : fake_world {
   pup_spec spec;
-  pup_spec file;                   // what load makes of any text
-  std::vector<diagnostic> faults;  // or these
+  pup_spec file;                                  // what load makes of any text
+  std::vector<diagnostic> faults;                 // or these
+  bool silent = false;                            // it is not read
+  std::vector<std::function<void(loaded)>> late;  // until these are called
   supervisor_actor root;
   std::shared_ptr<control_actor> control = std::make_shared<control_actor>();
 
@@ -53,10 +55,12 @@ struct apply_world : fake_world {
     args.identity.name = spec.name;
     args.spec = spec;
     args.launcher = world.launcher;
-    args.load = [this](const struct apply&) -> load_result {
-      if (!faults.empty())
-        return faults;
-      return file;
+    args.load = [this](const struct apply&, std::function<void(loaded)> done) {
+      if (silent)
+        late.push_back(std::move(done));
+      else
+        done(read());
+      return [] { return std::string{"/srv/held.env"}; };
     };
     args.unit = [this](const process_spec& x) { return unit(x); };
     supervisor_spec tree;
@@ -77,6 +81,12 @@ struct apply_world : fake_world {
     run();
     m->take_log();
     file = spec;
+  }
+
+  [[nodiscard]] loaded read() const {
+    if (!faults.empty())
+      return {faults};
+    return {file};
   }
 
   answer_ptr<apply_report> apply(bool dry_run = false, bool wait = true) {
@@ -418,9 +428,10 @@ SCENARIO_METHOD(apply_world, "a removed unit whose actor is gone") {
 SCENARIO_METHOD(apply_world, "new units stop where the new file has them") {
   start();
   // "db" is the last entry, but "api" needs it.
-  file.processes = {named(worker(), "first"), in_file("web"), in_file("mailer"),
-                    named(worker(), "middle"), in_file("api"),
-                    named(worker(), "last"), named(worker(), "db")};
+  file.processes = {named(worker(), "first"), in_file("web"),
+                    in_file("mailer"),        named(worker(), "middle"),
+                    in_file("api"),           named(worker(), "last"),
+                    named(worker(), "db")};
   in_file("api").depends_on = {{"db"}};
   apply();
   const auto children =
@@ -525,6 +536,47 @@ SCENARIO_METHOD(apply_world, "the end of pup during an apply") {
   ask<terminating>(*control, terminate{});
   CHECK_FALSE(answer->pending());
   CHECK(m->processes.empty());
+}
+
+// -- a configuration that is not read
+// --------------------------------------------
+
+SCENARIO_METHOD(apply_world, "whoever reads a configuration holds up nobody") {
+  start();
+  silent = true;
+  in_file("web").env["A"] = "1";
+  const auto first = apply();
+  const auto second = apply();
+  CHECK(first->pending());
+  CHECK(shape() == "web:running/3 mailer:ready/1 api:running/2");
+  CHECK(ask<scale_report>(*control, scale{"web", scale_mode::to, 4})->value().to
+        == 4);
+  advance(29'999ms);
+  CHECK(first->pending());
+  advance(1ms);
+  CHECK(text_of(first->error)
+        == "pup.json: is not read after 30 s, waiting for /srv/held.env; "
+           "nothing has changed, apply it again when that answers");
+
+  GIVEN("the next one, whose turn it is") {
+    CHECK(second->pending());
+    REQUIRE(late.size() == 2);
+    late[0](read());  // too late
+    run();
+    CHECK(second->pending());
+    late[1](read());
+    run();
+    CHECK(second->value().plan.front()
+          == "web: scale 4 -> 3 (as the file says), reload (env)");
+  }
+  GIVEN("one that is not read at all") {
+    late[1]({{}, "no thread to read it"});
+    run();
+    CHECK(text_of(second->error) == "pup.json: no thread to read it");
+    silent = false;
+    CHECK(apply()->value().plan.front()
+          == "web: scale 4 -> 3 (as the file says), reload (env)");
+  }
 }
 
 // -- what survives ------------------------------------------------------------

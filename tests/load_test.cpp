@@ -358,7 +358,8 @@ const std::vector<bad_config>
          {R"(pup.json:1:42: processes[0].restart_limit: `restart_limit` is not a key of a process; did you mean `restartLimit`?)"}},
         {in_process(R"("Cwd": "/")"sv),
          {R"(pup.json:1:42: processes[0].Cwd: `Cwd` is not a key of a process; did you mean `cwd`?)"}},
-        {in_process(R"("completely other": 1)"sv), {R"(pup.json:1:42: processes[0]["completely other"]: `completely other` is not a key of a process; remove it or use `id`, `cmd`, `cwd`, `env`, `path`, `autostart`, `restart`, `restartDelayMs`, `restartMaxDelayMs`, `restartLimit`, `restartPeriodMs`, `startLimit`, `terminateGracePeriod`, `terminateTimeout`, `stopSignal`, `readyTimeoutMs`, `watchdogMs`, `timeout`, `maxAgeMs`, `successExitCodes`, `noRestartExitCodes`, `loadBalancerStrategy`, `cluster`, `logger`, `ready`, `notify`, `hooks`, `cron`, `terminate`, `timeZone`, `overrun`, `watch`, `user`, `group`, `supplementaryGroups`, `umask`, `limits`, `nice`, `oomScoreAdjust`, `ioClass`, `ioPriority`, `noNewPrivileges`, `memoryMax`, `cpuMax`, `pidsMax`, `maxMemory`, `pidFile`, `envFile`, `inheritEnv`, `dependsOn`, `supervisor` or `significant`)"}},
+        {in_process(R"("completely other": 1)"sv),
+         {R"(pup.json:1:42: processes[0]["completely other"]: `completely other` is not a key of a process; remove it or use `id`, `cmd`, `cwd`, `env`, `path`, `autostart`, `restart`, `restartDelayMs`, `restartMaxDelayMs`, `restartLimit`, `restartPeriodMs`, `startLimit`, `terminateGracePeriod`, `terminateTimeout`, `stopSignal`, `readyTimeoutMs`, `watchdogMs`, `timeout`, `maxAgeMs`, `successExitCodes`, `noRestartExitCodes`, `loadBalancerStrategy`, `cluster`, `logger`, `ready`, `notify`, `hooks`, `cron`, `terminate`, `timeZone`, `overrun`, `watch`, `user`, `group`, `supplementaryGroups`, `umask`, `limits`, `nice`, `oomScoreAdjust`, `ioClass`, `ioPriority`, `noNewPrivileges`, `memoryMax`, `cpuMax`, `pidsMax`, `maxMemory`, `pidFile`, `envFile`, `inheritEnv`, `dependsOn`, `supervisor` or `significant`)"}},
         {in_cluster(R"("port": 80)"sv),
          {R"(pup.json:1:54: processes[0].cluster.port: `port` is not a key of a cluster; did you mean `commonPort` or `startPort`?)"}},
         {in_cluster(R"("instnces": 2)"sv),
@@ -546,7 +547,8 @@ const std::vector<bad_config> restart_cases{
      {R"(pup.json:1:64: processes[0].noRestartExitCodes: an object is not an array; write an array of numbers, such as [0])"}},
     {in_process(R"("noRestartExitCodes": [256])"sv),
      {R"(pup.json:1:65: processes[0].noRestartExitCodes[0]: 256 is not an exit code; use 0 to 255)"}},
-    {in_process(R"("stopSignal": 15)"sv), {R"(pup.json:1:56: processes[0].stopSignal: 15 is not a signal to stop with; use "SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGABRT", "SIGALRM", "SIGWINCH" or "SIGPWR")"}},
+    {in_process(R"("stopSignal": 15)"sv),
+     {R"(pup.json:1:56: processes[0].stopSignal: 15 is not a signal to stop with; use "SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGABRT", "SIGALRM", "SIGWINCH" or "SIGPWR")"}},
     {in_process(R"("stopSignal": "sigterm")"sv),
      {R"(pup.json:1:56: processes[0].stopSignal: "sigterm" is not a signal to stop with; did you mean "SIGTERM"?)"}},
     {in_process(R"("stopSignal": "SIGKILL")"sv),
@@ -1598,7 +1600,7 @@ TEST_CASE("an inserted variable is kept to the letter") {
       };
       std::string missing;
       auto text = expand_variables(std::string{before} + "%{env:A}" + behind,
-                                   variable, missing);
+                                   variable, 100, missing);
       REQUIRE(text);
       INFO(*text);
       CHECK(find_placeholders(*text).problem.empty());
@@ -1612,10 +1614,39 @@ TEST_CASE("an inserted variable is kept to the letter") {
 TEST_CASE("an unset variable is named") {
   std::string missing;
   auto none = [](const std::string&) { return std::optional<std::string>{}; };
-  CHECK_FALSE(expand_variables("%%{env:A} %{env:B}", none, missing));
+  CHECK_FALSE(expand_variables("%%{env:A} %{env:B}", none, 100, missing));
   CHECK(missing == "B");
-  CHECK(expand_variables("%%{env:A} %{port}", none, missing)
+  CHECK(expand_variables("%%{env:A} %{port}", none, 100, missing)
         == "%%{env:A} %{port}");
+}
+
+TEST_CASE("values of variables fill no memory") {
+  std::string missing;
+  const auto large = [](const std::string&) {
+    return std::optional{std::string(60, 'x')};
+  };
+  CHECK(expand_variables("%{env:A}", large, 60, missing)->size() == 60);
+  CHECK_FALSE(expand_variables("%{env:A}%{env:A}", large, 119, missing));
+  CHECK(missing.empty());
+
+  fake_world fake;
+  auto machine = fake.get();
+  std::size_t asked = 0;
+  machine.variable = [&asked](const std::string&) {
+    ++asked;
+    return std::optional{std::string(100u << 10, 'x')};
+  };
+  std::string text = R"({"processes": [{"id": "a", "cmd": ["true")";
+  for (int i = 0; i < 500; ++i)
+    text += R"(, "%{env:A}")";
+  const auto result = load(text + "]}]}", "f", "/srv", machine);
+  const auto* faults = std::get_if<std::vector<diagnostic>>(&result);
+  REQUIRE(faults != nullptr);
+  CHECK(faults->front().problem
+        == "texts with values of variables are larger than 32 MiB, all "
+           "together");
+  CHECK(faults->size() == 500 - 327);
+  CHECK(asked == 328);  // then nobody asks any more
 }
 
 // -- damaged files ------------------------------------------------------------

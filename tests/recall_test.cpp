@@ -7,6 +7,8 @@
 #include "catch.hpp"
 #include "child_process.hpp"
 
+#include <sys/stat.h>
+
 using namespace pup;
 using namespace std::chrono_literals;
 
@@ -238,6 +240,23 @@ SCENARIO("two hosts never share a state folder") {
         lock_state(folder.path(), "another")));
     first.stop();
   }
+  // Files in it are found by their names.
+  REQUIRE(::chmod(folder.path().c_str(), 0777) == 0);
+  auto logging = options();
+  logging.state_folder.clear();
+  logging.log_folder = folder.path() + "/log";
+  const auto refusal = [&](host_options of) {
+    try {
+      host{sys, spec, std::move(of)}.stop();
+      return std::string{};
+    } catch (const std::runtime_error& error) {
+      return std::string{error.what()};
+    }
+  };
+  const std::string expected = "others may write to it";
+  CHECK(refusal(options()).find(expected) != std::string::npos);
+  CHECK(refusal(std::move(logging)).find(expected) != std::string::npos);
+  REQUIRE(::chmod(folder.path().c_str(), 0700) == 0);
   host second{sys, spec, options()};
   CHECK(second.control());
   second.stop();

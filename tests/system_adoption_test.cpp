@@ -6,6 +6,8 @@
 #include "load_clients.hpp"
 #include "system.hpp"
 
+#include <boost/json/serialize.hpp>
+
 #include <csignal>
 #include <fstream>
 #include <iostream>
@@ -348,5 +350,52 @@ SCENARIO("the time from the kill to the next answer") {
   std::sort(times.begin(), times.end());
   std::cout << "kill to served: " << times[0] << " ms at best, "
             << times[times.size() / 2] << " ms in the middle\n";
+  CHECK(box.end() == "");
+}
+
+SCENARIO("a successor goes on without the file of variables there was") {
+  sandbox box;
+  box.env["PATH"] = "/usr/bin:/bin";
+  box.write("a.env", "COLOUR='dark blue'\n");
+  box.write("config.json", config({R"({"id": "a", "envFile": "a.env",
+    "cmd": "echo $COLOUR > told; exec sleep 1000"})"}));
+  start(box);
+  REQUIRE(wait_until([&] {
+    std::ifstream told{box.path("told")};
+    std::string text;
+    return std::getline(told, text) && text == "dark blue";
+  }));
+  const auto pid = box.unit("a").at("pid").to_number<pid_t>();
+  const auto crash = [&] {
+    const auto supervisor = only(box.supervisors());
+    REQUIRE(::kill(supervisor, SIGKILL) == 0);
+    REQUIRE(wait_for_end(supervisor));
+    REQUIRE(wait_until([&] { return box.pup({"status"}).code == 0; }));
+  };
+  const auto warnings = [&] {
+    return json::serialize(box.status().at("warnings"));
+  };
+  std::filesystem::remove(box.path("a.env"));
+  std::filesystem::remove(box.path("told"));
+  crash();
+  CHECK(box.unit("a").at("pid").to_number<pid_t>() == pid);
+  CHECK(warnings().find("a.env: no such file; what is started gets")
+        != std::string::npos);
+  // What is begun anew has what it had.
+  CHECK(box.pup({"restart", "a"}).code == 0);
+  REQUIRE(
+      wait_until([&] { return std::filesystem::exists(box.path("told")); }));
+  CHECK(wait_until([&] { return box.read("told") == "dark blue\n"; }));
+  // An apply reads it again: that it is missing is a fault there.
+  CHECK(box.pup({"apply", "config.json"}).code == 2);
+  box.write("a.env", "COLOUR=red\n");
+  CHECK(box.pup({"apply", "config.json"}).code == 0);
+  CHECK(warnings() == "[]");
+  CHECK(wait_until([&] { return box.read("told") == "red\n"; }));
+  // And that is what the next one has.
+  std::filesystem::remove(box.path("a.env"));
+  crash();
+  CHECK(box.pup({"restart", "a"}).code == 0);
+  CHECK(wait_until([&] { return box.read("told") == "red\n"; }));
   CHECK(box.end() == "");
 }

@@ -1,8 +1,11 @@
 // pup apply against the real thing: what changes, what does not, and that no
 // client notices.
+#include "held_file.hpp"
 #include "load_clients.hpp"
 
 #include <csignal>
+#include <fstream>
+#include <iterator>
 #include <map>
 
 using namespace pup::test;
@@ -222,6 +225,75 @@ SCENARIO("what cannot be applied changes nothing") {
   CHECK(box.pup({"apply"}).code == 2);
   CHECK(box.pup({"apply", "config.json", "--name", "x"}).code == 3);
   CHECK(pids(box) == before);
+  CHECK(box.end() == "");
+}
+
+SCENARIO("what comes through a pipe is a file of the working folder") {
+  sandbox box;
+  box.write("config.json", config({sleeper("a")}));
+  start(box);
+  box.write("work/sub/note", "");
+  auto command = box.command({"apply", "/dev/stdin"});
+  command.input = true;
+  process applying{command};
+  // Its writer takes its time.
+  CHECK_FALSE(applying.says("reload", 200ms));
+  applying.write_input(config(
+      {sleeper("a"),
+       R"({"id": "b", "cmd": "pwd > here; exec sleep 1000", "cwd": "work"})"}));
+  applying.close_input();
+  const auto done = applying.wait();
+  CHECK(done.err == "");
+  CHECK(done.out == "b: start\nb: ready\n");
+  CHECK(done.code == 0);
+  CHECK(wait_until(
+      [&] { return std::filesystem::exists(box.path("work/here")); }));
+  // The working folder has gone on being the one of the supervisor's files.
+  const auto pid = *box.supervisors().begin();
+  ::kill(pid, SIGKILL);
+  REQUIRE(wait_for_end(pid));
+  REQUIRE(wait_until([&] { return box.pup({"status"}).code == 0; }));
+  CHECK(pids(box).size() == 2);
+  CHECK(box.end() == "");
+}
+
+SCENARIO("a name service that does not answer holds up nobody but the apply") {
+  sandbox box;
+  const port_range ports{8};
+  const auto web = http("web", ports[0], ports[1], 2);
+  box.write("config.json", config({web}));
+  // The supervisor alone sees this list of users.
+  std::ifstream users{"/etc/passwd"};
+  const auto list =
+      box.write("passwd", {std::istreambuf_iterator<char>{users}, {}});
+  const auto started = run(
+      box.program({"unshare", "--mount", "sh", "-c",
+                   "mount --bind \"$0\" /etc/passwd || exit 77; exec \"$@\"",
+                   list, box.pup_program, "start", "config.json"}));
+  if (started.code == 77 || started.err.starts_with("unshare")) {
+    WARN("not tested: no mount namespace here: " << started.err);
+    return;
+  }
+  REQUIRE(started.code == 0);
+  held_file held{list};
+  if (!held) {
+    WARN("not tested: no leases on this file system");
+    return;
+  }
+  box.write("config.json", config({web, sleeper("b", R"("user": "root")")}));
+  const auto waiting = box.pup({"apply", "config.json", "--timeout", "1"});
+  CHECK(waiting.err.find("not done after 1 s, but goes on")
+        != std::string::npos);
+  CHECK(box.pup({"status"}).code == 0);
+  CHECK(box.pup({"scale", "web", "3"}).code == 0);
+  CHECK(box.pup({"restart", "web-1"}).code == 0);
+  CHECK(pids(box).count("b") == 0);
+  held.release();
+  // The next one has its turn behind it.
+  box.write("config.json", config({web}));
+  const auto next = box.pup({"apply", "config.json"});
+  CHECK(next.err == "");
+  CHECK(next.out.starts_with("b: stop\n"));
   CHECK(box.end() == "");
 }
 

@@ -87,6 +87,12 @@ SCENARIO("a command line that cannot be understood says why") {
        "--instances: needs --id; pup --id my-app --instances 6"},
       {{"--id"}, "--id: needs a value"},
       {{"--name="}, "--name: needs a value"},
+      {{"logs", "--name", "../../x"},
+       "--name: '../../x' names no supervisor; use 1 to 64 of A-Za-z0-9@._-, "
+       "not . or .."},
+      {{"status", "--name", ".."},
+       "--name: '..' names no supervisor; use 1 to 64 of A-Za-z0-9@._-, not . "
+       "or .."},
       {{"--id", "web", "--instances", "abc"},
        "'abc' is no number of instances; use 0 to 1024"},
       {{"--id", "web", "--instances", "-1"},

@@ -306,6 +306,26 @@ SCENARIO("a user's links lead root to no configuration, variables or folder") {
   CHECK(x.harm() == "");
 }
 
+SCENARIO("validate tells which paths a supervisor would not follow") {
+  if (!needs_root())
+    return;
+  attacked x;
+  fs::create_symlink("../victim", x.box.path("www/log"));
+  x.box.write("pup.json",
+              config({theirs("a", "exec sleep 1000", log_to("www/log/a.log")),
+                      R"({"id": "b", "cmd": ["sleep", "1000"],
+    "cwd": "www/log", "watch": ["www/log/b"], "pidFile": "www/log/b.pid"})"}));
+  const auto judged = x.box.pup({"validate", "pup.json"});
+  INFO(judged.err);
+  CHECK(judged.code == 0);
+  CHECK(judged.out == "pup.json: ok\n");
+  for (const auto* key : {"a.logger", "b.pidFile", "b.watch", "b.cwd"})
+    CHECK(contains(judged.err, "pup.json: warning: " + std::string{key} + ": "
+                                   + x.box.path("www/log")
+                                   + " is a symbolic link"));
+  CHECK(std::count(judged.err.begin(), judged.err.end(), '\n') == 4);
+}
+
 SCENARIO("root's supervisor takes over no configuration of somebody else's") {
   if (!needs_root())
     return;
@@ -327,6 +347,10 @@ SCENARIO("root's supervisor takes over no configuration of somebody else's") {
   CHECK(refused.code == 2);
   CHECK(contains(refused.err,
                  x.box.path("www/link.json") + " is a symbolic link, and "));
+  // Whoever owns the supervisor gets the text: what root's right to read finds
+  // behind a user's link is nobody's.
+  refused = x.box.pup({"apply", "www/link.json", "--name", "none"});
+  CHECK(refused.code == 2);
   CHECK(x.box.unit("a").at("state") == "ready");
   CHECK(x.box.pup({"apply", "next.json", "--name", "all"}).code == 0);
   CHECK(x.box.unit("b").at("state") == "ready");

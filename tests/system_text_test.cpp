@@ -6,6 +6,7 @@
 #include "system.hpp"
 
 #include <algorithm>
+#include <csignal>
 
 #include <sys/stat.h>
 
@@ -105,6 +106,19 @@ SCENARIO("every command says when its answer could not be written") {
   // The fault of another is not covered up.
   CHECK(run_by_shell(box, "exec \"$@\" > /dev/full", {"status"}).code == 3);
   CHECK(run_by_shell(box, "exec \"$@\" > /dev/full", {"nonsense"}).code == 2);
+}
+
+SCENARIO(
+    "a supervisor says that its own output cannot be written, and goes on") {
+  sandbox box;
+  box.env["PATH"] = "/usr/bin:/bin";
+  write_configuration(box);
+  process supervisor{box.program({"sh", "-c", "exec \"$@\" > /dev/full", "sh",
+                                  box.pup_program, "run", "pup.json"})};
+  CHECK(supervisor.says(full_disk));
+  CHECK(wait_until([&] { return box.pup({"status"}).code == 0; }));
+  supervisor.signal(SIGTERM);
+  CHECK(supervisor.wait().code == 1);
 }
 
 SCENARIO("a reader that has gone is no fault of any command") {

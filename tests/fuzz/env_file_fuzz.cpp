@@ -1,11 +1,6 @@
 // Fuzzes files of variables: any text gives variables that a process can have,
 // which come back when they are written down again, or a fault with a line of
-// the text and nothing else of it. Built by hand, with clang:
-//
-//   clang++ -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined
-//     -I BUILD/include tests/fuzz/env_file_fuzz.cpp config/env_file.cpp
-//     -o env_file_fuzz
-//   ./env_file_fuzz -dict=tests/fuzz/env_file.dict CORPUS
+// the text and nothing else of it. Built and run by tests/fuzz/run.
 #include "pup/config/env_file.hpp"
 
 #include <algorithm>

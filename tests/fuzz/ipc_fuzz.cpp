@@ -85,7 +85,7 @@ std::string hear(int fd) {
       break;
     result.append(buffer, static_cast<std::size_t>(n));
     if (result.size() >= 32)
-      wanted = 32 + (static_cast<unsigned char>(result[6]) << 8)
+      wanted = 32U + static_cast<unsigned char>(result[6]) * 256U
                + static_cast<unsigned char>(result[7]);
   }
   return result;
