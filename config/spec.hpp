@@ -356,7 +356,7 @@ struct process_spec {
   std::vector<std::string> argv;
   /// True when "cmd" was a string: then argv[2] is never expanded.
   bool shell = false;
-  /// Absolute working folder. Empty: the supervisor's own.
+  /// Absolute. Empty only in a spec filled by hand: the supervisor's own.
   std::string cwd;
   /// Added to what it inherits; values may hold %{...} as argv. Those of its
   /// environment files are among them. Never shown to anybody.
