@@ -16,9 +16,11 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <iomanip>
 #include <memory>
 #include <optional>
 #include <random>
+#include <set>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -68,6 +70,29 @@ inline std::string targets_of(pid_t pid) {
            "/proc/" + std::to_string(pid) + "/fd", error})
     result += ' ' + x.path().filename().string() + '='
               + std::filesystem::read_symlink(x.path(), error).string();
+  return result;
+}
+
+/// Who is connected there or waits for that, and in which call each of the
+/// processes is: for one that does not answer.
+inline std::string sockets_at(std::uint16_t port,
+                              const std::set<pid_t>& processes) {
+  std::ostringstream wanted;
+  wanted << ':' << std::uppercase << std::hex << std::setfill('0')
+         << std::setw(4) << port << ' ';
+  std::string result;
+  for (const auto* path : {"/proc/net/tcp", "/proc/net/tcp6"}) {
+    std::ifstream file{path};
+    for (std::string line; std::getline(file, line);)
+      if (line.find(wanted.str()) != std::string::npos)
+        result += '\n' + line;
+  }
+  for (const auto pid : processes) {
+    std::string where;
+    std::getline(std::ifstream{"/proc/" + std::to_string(pid) + "/wchan"},
+                 where);
+    result += '\n' + std::to_string(pid) + " in " + where;
+  }
   return result;
 }
 
@@ -555,16 +580,15 @@ private:
     return {};
   }
 
-  static std::string fault_of_answer(const std::string& what,
-                                     std::uint16_t port,
-                                     const std::string& expected) {
+  std::string fault_of_answer(const std::string& what, std::uint16_t port,
+                              const std::string& expected) const {
     try {
       if (const auto who_answers = who(port);
           !who_answers.starts_with(expected))
         return what + ": " + who_answers + " answers";
       return {};
     } catch (const std::exception& error) {
-      return what + ": " + error.what();
+      return what + ": " + error.what() + sockets_at(port, left());
     }
   }
 
