@@ -117,7 +117,7 @@ struct conductor_args {
 /// Tells units when they may launch, and restarts and ends groups.
 conductor_actor spawn_conductor(caf::local_actor* parent, conductor_args args);
 
-/// What has come of reading a configuration.
+/// A configuration that was read, or the reason why it was not.
 struct loaded {
   load_result content;
   std::string refusal{};  ///< nothing was read, and why; empty: `content`

@@ -119,8 +119,7 @@ load_result read_applied(const apply& x, const std::string& name, bool given,
   return result;
 }
 
-/// What was found out while the last configuration was read, by whoever may
-/// wait.
+/// Found out while the last configuration was read, by whoever may wait.
 struct reading {
   std::string path;
   std::string resolved;  ///< where its links lead

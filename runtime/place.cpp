@@ -860,7 +860,7 @@ std::optional<running> holder_of_state(const std::string& name,
     return std::nullopt;
   const unique_fd where{::open((*parent + "/" + name).c_str(), folder_flags)};
   struct stat info {};
-  // What somebody else has written there, commands would advise to kill.
+  // Commands would advise to kill what somebody else has written there.
   if (!where || ::fstat(where.get(), &info) != 0 || info.st_uid != env.user
       || (info.st_mode & (S_IWGRP | S_IWOTH)) != 0)
     return std::nullopt;

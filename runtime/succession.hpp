@@ -1,12 +1,13 @@
 // A guardian gives way to another program without ending: exec keeps its pid,
 // its children, and the descriptors that it lets through.
 //
-// What it knows goes through a memory file. What the successor makes of it is
-// asked first: `pup-guardian --examine`, with the file as descriptor 3, exits
-// with a `verdict`. Then it is executed with the arguments of its predecessor,
-// and the number of the file's descriptor in PUP_GUARD_STATE. For one that does
-// not understand the file after all, PUP_GUARD_FORMER has the descriptors of
-// its predecessor's program and of the file, "5,6", so that it can go back.
+// All that it knows goes through a memory file. The successor is asked first
+// whether it understands that: `pup-guardian --examine`, with the file as
+// descriptor 3, exits with a `verdict`. Then it is executed with the arguments
+// of its predecessor, and the number of the file's descriptor in
+// PUP_GUARD_STATE. For one that does not understand the file after all,
+// PUP_GUARD_FORMER has the descriptors of its predecessor's program and of the
+// file, "5,6", so that it can go back.
 #pragma once
 
 #include "pup/runtime/fd.hpp"

@@ -73,8 +73,8 @@ inline std::string targets_of(pid_t pid) {
   return result;
 }
 
-/// Who is connected there or waits for that, and in which call each of the
-/// processes is: for one that does not answer.
+/// The sockets of that port, with their queues, and the call in which each of
+/// the processes is: for one that does not answer.
 inline std::string sockets_at(std::uint16_t port,
                               const std::set<pid_t>& processes) {
   std::ostringstream wanted;
